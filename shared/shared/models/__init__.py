@@ -1,0 +1,5 @@
+"""Tables."""
+
+from sqlmodel import SQLModel
+
+metadata = SQLModel.metadata

@@ -1,0 +1,56 @@
+"""The public vocabulary: every event Posthouse reports, what it promises and what it does not.
+
+An event is an append-only fact about a delivery or an inbound message. It is written in the transaction that changes the
+state it speaks of, and is what webhooks, the event list and the doorbell carry.
+"""
+
+from enum import StrEnum
+
+
+class EventType(StrEnum):
+    """What happened. The values are the public names."""
+
+    DELIVERED = "delivered"
+    """The next hop took the mail (250). It may still bounce later; nobody can promise an inbox."""
+    DELAYED = "delayed"
+    """An attempt failed for now; another will follow by itself."""
+    FAILED = "failed"
+    """The mail will not be delivered: refused, expired, or an operator said so. Nothing more is tried."""
+    BOUNCED = "bounced"
+    """A report says that a mail delivered before did not reach its mailbox after all."""
+    SUPPRESSED = "suppressed"
+    """Nothing was sent: the recipient is on the suppression list."""
+    COMPLAINED = "complained"
+    """The recipient called the mail unwanted, a feedback report (RFC 5965) says."""
+    RELAYED = "relayed"
+    """A report says the mail was passed on to a system that will not report further."""
+    EXPANDED = "expanded"
+    """A report says the mail was accepted for several further recipients, a list for example."""
+    CANCELED = "canceled"
+    """An operator withdrew the mail before it was delivered."""
+    UNRECOGNIZED = "unrecognized"
+    """Mail came to the return path of a delivery, and nothing in it says what became of that delivery."""
+    RECEIVED = "received"
+    """Mail for an address of the account arrived."""
+
+
+class Category(StrEnum):
+    """Whose trouble a failure is; only RECIPIENT suppresses an address by itself."""
+
+    RECIPIENT = "recipient"
+    REPUTATION = "reputation"
+    POLICY = "policy"
+    CONTENT = "content"
+    TRANSIENT = "transient"
+    INFRASTRUCTURE = "infrastructure"
+
+
+class Subject(StrEnum):
+    """NATS subjects of the doorbell. A ring says "look now"; losing one costs a poll interval, never mail."""
+
+    DELIVERY_DUE = "posthouse.delivery.due"
+    EVENT_RECORDED = "posthouse.event.recorded"
+    CALL_DUE = "posthouse.call.due"
+    INBOUND_STORED = "posthouse.inbound.stored"
+    SUPPRESSION_CHANGED = "posthouse.suppression.changed"
+    CONFIG_CHANGED = "posthouse.config.changed"
