@@ -7,6 +7,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from shared.errors import SecretUnreadable, ValidationFailed
 from shared.security.credentials import (
     VerifiedPasswords,
@@ -24,14 +25,14 @@ from shared.security.keys import KeyRing
 RING = KeyRing(["s" * 32])
 
 
-def test_an_api_key_has_the_documented_form_and_comes_apart_again():
+def test_an_api_key_has_the_documented_form_and_comes_apart_again() -> None:
     key = new_api_key()
     assert re.fullmatch(r"ph_[a-z2-7]{12}_[A-Za-z0-9_-]{43}", key.text)
     assert split_api_key(key.text) == (key.key_id, key.secret)
     assert key.secret not in repr(key)
 
 
-def test_two_api_keys_share_nothing():
+def test_two_api_keys_share_nothing() -> None:
     first, second = new_api_key(), new_api_key()
     assert first.key_id != second.key_id
     assert first.secret != second.secret
@@ -41,11 +42,11 @@ def test_two_api_keys_share_nothing():
     "text",
     ["", "ph_", "ph_abc_def", "ph_test_" + "a" * 56, " " + new_api_key().text, new_api_key().text + "\n", "\ud800"],
 )
-def test_other_texts_are_no_api_keys(text):
+def test_other_texts_are_no_api_keys(text: str) -> None:
     assert split_api_key(text) is None
 
 
-def test_only_the_right_secret_matches():
+def test_only_the_right_secret_matches() -> None:
     key = new_api_key()
     stored = key_hash(RING, key.secret)
     assert re.fullmatch(r"v1:[0-9a-f]{8}:[0-9a-f]{64}", stored)
@@ -54,7 +55,7 @@ def test_only_the_right_secret_matches():
     assert not key_matches(RING, stored, "\ud800")
 
 
-def test_a_stored_hash_is_useless_without_the_secret_key():
+def test_a_stored_hash_is_useless_without_the_secret_key() -> None:
     key = new_api_key()
     stored = key_hash(RING, key.secret)
     assert hashlib.sha256(key.secret.encode()).hexdigest() not in stored
@@ -64,12 +65,12 @@ def test_a_stored_hash_is_useless_without_the_secret_key():
 
 
 @pytest.mark.parametrize("stored", ["", "v1:x", "v2:a:b", "plain"])
-def test_a_damaged_hash_is_an_error_and_not_a_wrong_key(stored):
+def test_a_damaged_hash_is_an_error_and_not_a_wrong_key(stored: str) -> None:
     with pytest.raises(SecretUnreadable):
         key_matches(RING, stored, "x" * 43)
 
 
-def test_a_password_is_hashed_with_argon2id_and_matches_itself_only():
+def test_a_password_is_hashed_with_argon2id_and_matches_itself_only() -> None:
     stored = hash_password("correct horse")
     assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     assert password_matches(stored, "correct horse")
@@ -77,19 +78,19 @@ def test_a_password_is_hashed_with_argon2id_and_matches_itself_only():
     assert hash_password("correct horse") != stored
 
 
-def test_a_password_may_be_typed_in_any_unicode_form():
+def test_a_password_may_be_typed_in_any_unicode_form() -> None:
     # mox-behaviour, case 13
     stored = hash_password("u\u0308ber\u00a0stra\u00dfe")
     assert password_matches(stored, "\u00fcber stra\u00dfe")
     assert password_matches(stored, "u\u0308ber\u3000stra\u00dfe")
 
 
-def test_no_login_is_a_wrong_password():
+def test_no_login_is_a_wrong_password() -> None:
     assert not password_matches(None, "anything")
 
 
 @pytest.mark.parametrize("password", ["", "a\x00b", "line\n", "x" * 1025, "\ud800", "\ue000"])
-def test_what_no_password_may_be(password):
+def test_what_no_password_may_be(password: str) -> None:
     with pytest.raises(ValidationFailed):
         hash_password(password)
     with pytest.raises(ValidationFailed):
@@ -97,18 +98,18 @@ def test_what_no_password_may_be(password):
     assert not password_matches(hash_password("x"), password)
 
 
-def test_a_damaged_password_hash_is_an_error_and_not_a_wrong_password():
+def test_a_damaged_password_hash_is_an_error_and_not_a_wrong_password() -> None:
     with pytest.raises(SecretUnreadable):
         password_matches("plain", "plain")
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Co"]), min_size=1, max_size=50))
-def test_preparing_twice_changes_nothing(password):
+def test_preparing_twice_changes_nothing(password: str) -> None:
     once = opaque_string(password)
     assert opaque_string(once) == once
 
 
-def test_scram_verifier_gives_the_server_signature_of_rfc_7677():
+def test_scram_verifier_gives_the_server_signature_of_rfc_7677() -> None:
     # RFC 7677 3, the example session: user "user", password "pencil"
     salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
     verifier = scram_verifier("pencil", random=lambda _: salt)
@@ -129,7 +130,7 @@ def test_scram_verifier_gives_the_server_signature_of_rfc_7677():
     )
 
 
-def test_scram_prepares_as_rfc_4013_says():
+def test_scram_prepares_as_rfc_4013_says() -> None:
     def same(first: str, second: str) -> bool:
         return scram_verifier(first, random=lambda n: b"s" * n) == scram_verifier(second, random=lambda n: b"s" * n)
 
@@ -142,7 +143,7 @@ def test_scram_prepares_as_rfc_4013_says():
     assert not same("\u06271", "\u0627")  # example 7
 
 
-def test_a_verified_password_is_known_for_a_while():
+def test_a_verified_password_is_known_for_a_while() -> None:
     now = [100.0]
     verified = VerifiedPasswords(seconds=60, clock=lambda: now[0])
     assert not verified.knows("a@b", "hash", "password")
@@ -154,7 +155,7 @@ def test_a_verified_password_is_known_for_a_while():
     assert not verified.knows("a@b", "hash", "password")
 
 
-def test_a_verified_password_is_known_for_nothing_else():
+def test_a_verified_password_is_known_for_nothing_else() -> None:
     verified = VerifiedPasswords()
     verified.remember("a@b", "hash", "password")
     assert not verified.knows("a@b", "hash", "passwords")
@@ -163,7 +164,7 @@ def test_a_verified_password_is_known_for_nothing_else():
     assert not verified.knows("a@bh", "ash", "password")
 
 
-def test_verified_passwords_are_bounded_and_the_oldest_goes():
+def test_verified_passwords_are_bounded_and_the_oldest_goes() -> None:
     verified = VerifiedPasswords(limit=3)
     for number in range(5):
         verified.remember(f"login{number}", "hash", os.urandom(4).hex() if number else "password")
