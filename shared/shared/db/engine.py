@@ -22,7 +22,12 @@ else:  # asyncpg's classes are generic for the type checker only
     Connection = asyncpg.Connection
     Pool = asyncpg.Pool
 
-SETTINGS = {"jit": "off", "plan_cache_mode": "force_generic_plan", "idle_in_transaction_session_timeout": "10s", "timezone": "UTC"}
+SETTINGS = {
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "idle_in_transaction_session_timeout": "10s",
+    "timezone": "UTC",
+}
 CONNECTION_LOST = (
     OSError,
     TimeoutError,
@@ -54,14 +59,26 @@ async def create_pool(url: str, *, size: int, service: str, synchronous_commit: 
         service: shown in ``pg_stat_activity.application_name``.
         synchronous_commit: False only for what may be lost in a crash: heartbeats, claims, starts.
     """
-    settings = {**SETTINGS, "application_name": f"posthouse-{service}", "synchronous_commit": "on" if synchronous_commit else "off"}
-    return await asyncpg.create_pool(url, min_size=1, max_size=size, server_settings=settings, command_timeout=60, timeout=10)
+    settings = {
+        **SETTINGS,
+        "application_name": f"posthouse-{service}",
+        "synchronous_commit": "on" if synchronous_commit else "off",
+    }
+    return await asyncpg.create_pool(
+        url, min_size=1, max_size=size, server_settings=settings, command_timeout=60, timeout=10
+    )
 
 
 def create_engine(url: str, *, size: int, service: str) -> AsyncEngine:
     """Return the engine behind the control plane's sessions; it connects when first used."""
     settings = {**SETTINGS, "application_name": f"posthouse-{service}"}
-    return create_async_engine(sqlalchemy_url(url), pool_size=size, max_overflow=0, pool_pre_ping=True, connect_args={"server_settings": settings})
+    return create_async_engine(
+        sqlalchemy_url(url),
+        pool_size=size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={"server_settings": settings},
+    )
 
 
 def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:

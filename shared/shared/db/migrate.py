@@ -19,7 +19,13 @@ from shared.db.engine import sqlalchemy_url
 from shared.errors import ConfigurationError
 
 _LOCK = 0x706F7374  # "post": any constant that nobody else on this database uses
-_UNREADY = (OSError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError, asyncpg.ConnectionDoesNotExistError, asyncpg.AdminShutdownError)
+_UNREADY = (
+    OSError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.AdminShutdownError,
+)
 
 
 def _config() -> Config:
@@ -95,7 +101,11 @@ async def wait_until_ready(url: str, *, seconds: float, tell: Callable[[str], No
     while True:
         try:
             revision = await current(url)
-        except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        except (
+            asyncpg.InvalidPasswordError,
+            asyncpg.InvalidAuthorizationSpecificationError,
+            asyncpg.InvalidCatalogNameError,
+        ) as error:
             raise ConfigurationError(f"Postgres refuses POSTHOUSE_DATABASE_URL: {error}") from None
         except (*_UNREADY, TimeoutError) as error:
             now = f"Postgres does not answer yet ({type(error).__name__}: {error})"
@@ -103,8 +113,12 @@ async def wait_until_ready(url: str, *, seconds: float, tell: Callable[[str], No
             if revision == needed:
                 return
             if revision is not None and revision not in known:
-                raise ConfigurationError(f"the database is at schema revision {revision}, which this version does not know: run the newer version")
-            now = f"the schema is at revision {revision or 'none'}, this version needs {needed}: run `posthouse migrate`"
+                raise ConfigurationError(
+                    f"the database is at schema revision {revision}, which this version does not know: run the newer version"
+                )
+            now = (
+                f"the schema is at revision {revision or 'none'}, this version needs {needed}: run `posthouse migrate`"
+            )
         if now != reason:
             reason = now
             tell(f"waiting: {reason}")

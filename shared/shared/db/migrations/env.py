@@ -2,7 +2,7 @@
 
 from alembic import context
 
-import shared.models as models
+from shared import models
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=models.metadata, transaction_per_migration=True)

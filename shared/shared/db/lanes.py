@@ -1,0 +1,73 @@
+"""Sites and lanes by name. They are few and live long, so each process remembers their ids."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.db.engine import Connection
+
+_SITE = """
+WITH made AS (
+    INSERT INTO site (queue, name, conn_limit) VALUES ($1, $2, $3) ON CONFLICT (queue, name) DO NOTHING RETURNING id
+)
+SELECT id FROM made UNION ALL SELECT id FROM site WHERE queue = $1 AND name = $2 LIMIT 1
+"""
+_LANE = """
+WITH made AS (
+    INSERT INTO lane (site_id, account_id, stream, egress_pool) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (site_id, account_id, stream, egress_pool) DO NOTHING RETURNING id
+)
+SELECT id FROM made UNION ALL SELECT id FROM lane WHERE site_id = $1 AND account_id = $2 AND stream = $3 AND egress_pool = $4 LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteName:
+    """The next hop that limits count for: ``relay`` with ``host:port``, or ``domain`` with the recipient domain."""
+
+    kind: Literal["relay", "domain"]
+    name: str
+
+    @property
+    def key(self) -> str:
+        """The site's name in its table."""
+        return f"{self.kind}:{self.name}"
+
+
+class Lanes:
+    """Finds or makes the lane of one account for one site; remembers at most ``capacity`` of them."""
+
+    def __init__(self, *, relay_connections: int = 20, domain_connections: int = 5, capacity: int = 100_000) -> None:
+        self._limits = {"relay": relay_connections, "domain": domain_connections}
+        self._capacity = capacity
+        self._known: dict[tuple[SiteName, int], int] = {}
+
+    async def find(self, connection: Connection, site: SiteName, account_id: int) -> int:
+        """Return the lane's id. Call it outside a transaction: the row must outlive a rollback."""
+        lane_id = self._known.get((site, account_id))
+        if lane_id is None:
+            site_id = await _fetch_id(connection, _SITE, "delivery", site.key, self._limits[site.kind])
+            lane_id = await _fetch_id(connection, _LANE, site_id, account_id, "", "")
+            if len(self._known) >= self._capacity:
+                self._known.clear()
+            self._known[site, account_id] = lane_id
+        return lane_id
+
+
+async def _fetch_id(connection: Connection, sql: str, *arguments: object) -> int:
+    row_id: int | None = None
+    while row_id is None:  # None: another transaction made it after our snapshot; the next one shows it
+        row_id = await connection.fetchval(sql, *arguments)
+    return row_id
+
+
+def parse_site(key: str) -> SiteName:
+    """Read the ``name`` of a site row of the delivery queue.
+
+    Raises:
+        ValueError: the row was written by something else.
+    """
+    kind, separator, name = key.partition(":")
+    if not separator or kind not in ("relay", "domain"):
+        message = f"site name {key!r} is neither relay:host:port nor domain:name"
+        raise ValueError(message)
+    return SiteName("relay" if kind == "relay" else "domain", name)

@@ -1,0 +1,120 @@
+"""The start gate of deliveries: the only way from claimed to started, just before MAIL FROM.
+
+A hold, a cancel or a suppression that was committed before this statement is honoured, whatever raced with the claim; one
+that comes later finds the mail in flight. One statement serves all sessions of a worker that are about to send.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shared.db.engine import Connection
+
+_WANTED = """
+WITH wanted AS (
+    SELECT w.*, q.attempt, q.hold, q.cancel_at, q.started_at
+    FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[])
+        AS w (delivery_id, account_id, recipient, recipient_domain, recipient_key, mox_key, sender, sender_domain)
+    JOIN delivery_queue q ON q.delivery_id = w.delivery_id
+    WHERE q.worker_id = $1
+    ORDER BY w.delivery_id
+    FOR UPDATE OF q
+), judged AS (
+    SELECT delivery_id, attempt, CASE
+        WHEN started_at IS NOT NULL THEN 'start'  -- our own start, whose answer was lost with the connection
+        WHEN cancel_at IS NOT NULL THEN 'canceled'
+        WHEN EXISTS (SELECT FROM suppression s WHERE s.account_id = wanted.account_id AND s.stream = '' AND s.kind = 'address'
+                AND s.key = recipient_key AND NOT s.match_by_mox_key AND (s.expires_at IS NULL OR s.expires_at > now()))
+            OR EXISTS (SELECT FROM suppression s WHERE s.account_id = wanted.account_id AND s.mox_key = wanted.mox_key
+                AND s.match_by_mox_key AND (s.expires_at IS NULL OR s.expires_at > now()))
+            THEN 'suppressed'
+        WHEN hold OR EXISTS (SELECT FROM hold_rule h WHERE (h.expires_at IS NULL OR h.expires_at > now())
+                AND (h.account_id IS NULL OR h.account_id = wanted.account_id)
+                AND (h.sender_domain IS NULL OR h.sender_domain = wanted.sender_domain)
+                AND (h.sender_address IS NULL OR h.sender_address = wanted.sender)
+                AND (h.recipient_domain IS NULL OR h.recipient_domain = wanted.recipient_domain)
+                AND (h.recipient_address IS NULL OR h.recipient_address = wanted.recipient))
+            THEN 'held'
+        WHEN EXISTS (SELECT FROM account a WHERE a.id = wanted.account_id AND a.disabled_at IS NOT NULL)
+            OR EXISTS (SELECT FROM domain d WHERE d.account_id = wanted.account_id AND d.name = wanted.sender_domain AND d.disabled_at IS NOT NULL)
+            THEN 'disabled'
+        ELSE 'start' END AS verdict,
+        started_at IS NOT NULL AS again
+    FROM wanted
+"""
+_JUDGE = _WANTED + ") SELECT delivery_id, verdict, attempt::integer AS attempt FROM judged"
+_START = (
+    _WANTED
+    + """
+), started AS (
+    UPDATE delivery_queue q SET attempt = q.attempt + 1, started_at = now()
+    FROM judged WHERE q.delivery_id = judged.delivery_id AND verdict = 'start' AND NOT again
+), recorded AS (
+    INSERT INTO attempt (delivery_id, n, worker_id) SELECT delivery_id, attempt + 1, $1 FROM judged WHERE verdict = 'start' AND NOT again
+)
+SELECT delivery_id, verdict, (attempt + (NOT again)::integer)::integer AS attempt FROM judged
+"""
+)
+
+
+class Verdict(StrEnum):
+    """What the gate says of one delivery."""
+
+    START = "start"
+    HELD = "held"
+    SUPPRESSED = "suppressed"
+    CANCELED = "canceled"
+    DISABLED = "disabled"
+    """The account or the sending domain is disabled for now."""
+    NOT_OURS = "not_ours"
+    """The row is settled, or another worker's since we were declared dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A claimed delivery that is about to be sent; everything here was fixed at acceptance."""
+
+    delivery_id: int
+    account_id: int
+    recipient: str
+    """The whole address, domain as A-label, as hold rules name it."""
+    recipient_domain: str
+    recipient_key: str
+    mox_key: str
+    sender: str
+    sender_domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The gate's answer; ``attempt`` is the number of the attempt that was started, or of those made so far."""
+
+    verdict: Verdict
+    attempt: int
+
+
+async def start(connection: Connection, worker_id: int, candidates: Sequence[Candidate]) -> dict[int, Gate]:
+    """Start what may be started: the attempt is recorded when this returns START. Safe to repeat after a lost connection."""
+    return await _ask(connection, _START, worker_id, candidates)
+
+
+async def judge(connection: Connection, worker_id: int, candidates: Sequence[Candidate]) -> dict[int, Gate]:
+    """Ask without starting, so that no connection is opened for what would be stopped anyway."""
+    return await _ask(connection, _JUDGE, worker_id, candidates)
+
+
+async def _ask(connection: Connection, sql: str, worker_id: int, candidates: Sequence[Candidate]) -> dict[int, Gate]:
+    rows = await connection.fetch(
+        sql,
+        worker_id,
+        [c.delivery_id for c in candidates],
+        [c.account_id for c in candidates],
+        [c.recipient for c in candidates],
+        [c.recipient_domain for c in candidates],
+        [c.recipient_key for c in candidates],
+        [c.mox_key for c in candidates],
+        [c.sender for c in candidates],
+        [c.sender_domain for c in candidates],
+    )
+    answers = {row["delivery_id"]: Gate(Verdict(row["verdict"]), row["attempt"]) for row in rows}
+    return {c.delivery_id: answers.get(c.delivery_id, Gate(Verdict.NOT_OURS, 0)) for c in candidates}
