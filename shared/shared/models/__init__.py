@@ -1,5 +1,99 @@
-"""Tables."""
+"""The tables, one file each. The migrations make them; a test holds these classes against the migrated schema.
+
+Control plane, written by people, with foreign keys::
+
+    account --+-- credential            API keys and logins (operators have no account)
+              +-- domain --+-- dkim_key
+              |            `-- address
+              +-- suppression           who is not sent to; recipient_state counts failures in a row
+              +-- hold_rule
+              `-- endpoint -- lane      where webhooks go
+
+Records, partitioned by id, without foreign keys, kept until their time is over::
+
+    message --+-- message_body          the bytes, in chunks
+              `-- delivery -- attempt   one recipient each; one row per SMTP try
+    event                               facts about deliveries and inbound messages
+    call -- call_attempt                one event for one endpoint; one row per HTTP try
+    inbound_message --+-- inbound_body
+                      `-- report        what a received report says of one delivery
+
+Live rows, same id as their record, deleted when it is settled::
+
+    delivery_queue, call_queue, inbound_queue, event_pending, parked_report
+
+Who is served, decided on summary rows::
+
+    site --+-- lane                     a next hop, and one account's mail for it
+           `-- site_slot                connections as leases, held by worker
+    delivery_wake, call_wake            notes that a lane has something to do
+"""
 
 from sqlmodel import SQLModel
 
+from shared.models.account import Account
+from shared.models.address import Address
+from shared.models.attempt import Attempt
+from shared.models.call import Call
+from shared.models.call_attempt import CallAttempt
+from shared.models.call_queue import CallQueue
+from shared.models.call_wake import CallWake
+from shared.models.credential import Credential
+from shared.models.delivery import Delivery
+from shared.models.delivery_queue import DeliveryQueue
+from shared.models.delivery_wake import DeliveryWake
+from shared.models.dkim_key import DkimKey
+from shared.models.domain import Domain
+from shared.models.endpoint import Endpoint
+from shared.models.event import Event
+from shared.models.event_pending import EventPending
+from shared.models.hold_rule import HoldRule
+from shared.models.inbound_body import InboundBody
+from shared.models.inbound_message import InboundMessage
+from shared.models.inbound_queue import InboundQueue
+from shared.models.lane import Lane
+from shared.models.message import Message
+from shared.models.message_body import MessageBody
+from shared.models.parked_report import ParkedReport
+from shared.models.recipient_state import RecipientState
+from shared.models.report import Report
+from shared.models.site import Site
+from shared.models.site_slot import SiteSlot
+from shared.models.suppression import Suppression
+from shared.models.worker import Worker
+
 metadata = SQLModel.metadata
+
+__all__ = [
+    "Account",
+    "Address",
+    "Attempt",
+    "Call",
+    "CallAttempt",
+    "CallQueue",
+    "CallWake",
+    "Credential",
+    "Delivery",
+    "DeliveryQueue",
+    "DeliveryWake",
+    "DkimKey",
+    "Domain",
+    "Endpoint",
+    "Event",
+    "EventPending",
+    "HoldRule",
+    "InboundBody",
+    "InboundMessage",
+    "InboundQueue",
+    "Lane",
+    "Message",
+    "MessageBody",
+    "ParkedReport",
+    "RecipientState",
+    "Report",
+    "Site",
+    "SiteSlot",
+    "Suppression",
+    "Worker",
+    "metadata",
+]
