@@ -1,0 +1,90 @@
+"""The from_id: a token in MAIL FROM that names the delivery, so that what comes back finds it.
+
+A from_id is the delivery id, encrypted under a versioned key, so no index and no uniqueness check are needed, and nobody can
+guess that of another mail. It is written in lower-case base32 and survives systems that fold the case of local parts.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from shared.errors import ConfigurationError, ValidationFailed
+from shared.mail.address import LOCAL_OCTETS, Address, cut, quoted_local
+
+_TOKEN = re.compile(r"[a-z2-7]{26}", re.ASCII | re.IGNORECASE)
+_ZEROS = bytes(8)
+
+
+class FromIds:
+    """Makes and reads tokens."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        """Take AES-128 keys of 16 bytes: the first makes tokens, all read them.
+
+        Raises:
+            ConfigurationError: there is no key, or one has another length.
+        """
+        if not keys or any(len(key) != 16 for key in keys):
+            raise ConfigurationError("from_ids need one or more keys of exactly 16 bytes each")
+        # One block that is never repeated for another id: what ECB leaks, equal blocks for equal plaintexts, is the function itself.
+        self._keys = tuple((_tag(key), Cipher(algorithms.AES128(key), modes.ECB())) for key in keys)  # noqa: S305 - see above
+
+    def make(self, delivery_id: int) -> str:
+        """Return the token of a delivery id (0 to 2^63-1): 26 characters of a-z and 2-7."""
+        tag, cipher = self._keys[0]
+        encryptor = cipher.encryptor()
+        block = encryptor.update(delivery_id.to_bytes(8, "big") + _ZEROS)
+        # 2 bits of tag and 128 of block are 130 bits, 26 characters; 6 bits of padding fill the last byte that is encoded.
+        packed = (((tag << 128) | int.from_bytes(block, "big")) << 6).to_bytes(17, "big")
+        return base64.b32encode(packed)[:26].decode("ascii").lower()
+
+    def read(self, token: str) -> int | None:
+        """Return the delivery id of a token in any case, None where no key made it."""
+        if not _TOKEN.fullmatch(token):
+            return None
+        packed = int.from_bytes(base64.b32decode(token.upper() + "AA===="), "big") >> 6
+        tag, block = packed >> 128, (packed & ((1 << 128) - 1)).to_bytes(16, "big")
+        for key_tag, cipher in self._keys:
+            if key_tag != tag:
+                continue
+            plain = cipher.decryptor().update(block)
+            # 64 zero bits: a made-up token passes once in 2^64 tries.
+            if plain[8:] == _ZEROS and plain[0] < 0x80:
+                return int.from_bytes(plain[:8], "big")
+        return None
+
+
+def return_path(sender: Address, token: str, *, separator: str = "+", bounce_domain: str | None = None) -> str:
+    """Return the MAIL FROM that carries the token, in RFC 5321 form.
+
+    Args:
+        sender: its local part up to the separator is kept, with its case.
+        token: from :meth:`FromIds.make`.
+        separator: the catch-all separator of the sender's domain.
+        bounce_domain: a domain of ours that takes reports; the address is then ``b+<token>@bounce_domain``.
+
+    Raises:
+        ValidationFailed: the local part would pass 64 octets and there is no bounce domain.
+    """
+    if bounce_domain is not None:
+        return f"b+{token}@{bounce_domain}"
+    local = quoted_local(f"{cut(sender.local, [separator])[0]}{separator}{token}")
+    if len(local.encode()) > LOCAL_OCTETS:  # RFC 5321 section 4.5.3.1.1
+        raise ValidationFailed(
+            f"with its from_id the part of the return path before the @ would pass {LOCAL_OCTETS} octets; set a bounce domain or use a shorter sender address",
+            field="from",
+        )
+    return f"{local}@{sender.domain}"
+
+
+def token_of(local: str, separators: Sequence[str]) -> str | None:
+    """Return the text after the first separator in a local part, None where there is no separator."""
+    _, separator, token = cut(local, separators)
+    return token if separator else None
+
+
+def _tag(key: bytes) -> int:
+    return hashlib.sha256(b"posthouse from_id tag" + key).digest()[0] & 3
