@@ -294,7 +294,7 @@ RETURNING failures::integer
 """
 _ADD_SUPPRESSION = """
 INSERT INTO suppression (account_id, key, mox_key, address, manual, reason, code, enhanced, text, delivery_id, report_id)
-SELECT $1, $2, $3, $4, false, $5, $6, $7, $8, $9, $10 WHERE $1 <> 0  -- the installation's own mail suppresses nobody
+SELECT $1::bigint, $2, $3, $4, false, $5, $6, $7, $8, $9, $10 WHERE $1::bigint <> 0  -- the installation's own mail suppresses nobody
 ON CONFLICT (account_id, stream, kind, key) DO NOTHING RETURNING true
 """
 _UNPARK = """
