@@ -1,0 +1,68 @@
+"""Dot-stuffing of content for DATA (RFC 5321 4.5.2), in any chunking."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+
+_PIECE = 65_536
+
+
+class BareLineEndInContent(ValueError):  # noqa: N818 - becomes SmtpContentError where host and stage are known
+    """The content holds a CR or LF that is not part of a CRLF."""
+
+
+class DotStuffer:
+    """Doubles the dots that open a line, and refuses bare CR and LF.
+
+    A bare line end may be the end of a line to the next server: a message with one can end early there, and the rest of
+    it be read as commands. It is never sent.
+    """
+
+    __slots__ = ("_held", "_last")
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._last = b"\r\n"  # the content begins at the beginning of a line
+
+    def feed(self, data: bytes) -> bytes:
+        """Take content, return what to send.
+
+        Raises:
+            BareLineEndInContent: what was returned so far must not be ended with a dot.
+        """
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if data.endswith(b"\r"):
+            self._held = b"\r"  # its LF, if there is one, comes with the next piece
+            data = data[:-1]
+        if not data:
+            return b""
+        pairs = data.count(b"\r\n")
+        if data.count(b"\n") != pairs or data.count(b"\r") != pairs:
+            raise BareLineEndInContent
+        opens = data.startswith(b".") and self._last == b"\r\n"
+        self._last = data[-2:]
+        if b"\r\n." in data:
+            data = data.replace(b"\r\n.", b"\r\n..")
+        return b"." + data if opens else data
+
+    def end(self) -> bytes:
+        """Return what ends the message: a line end if the content has none, and the lone dot (RFC 5321 4.1.1.4).
+
+        Raises:
+            BareLineEndInContent: the content ends with a bare CR.
+        """
+        if self._held:
+            raise BareLineEndInContent
+        return b".\r\n" if self._last == b"\r\n" else b"\r\n.\r\n"
+
+
+async def pieces(content: Sequence[bytes] | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield content in pieces of at most 64 KiB."""
+    if isinstance(content, AsyncIterable):
+        async for chunk in content:
+            for start in range(0, len(chunk), _PIECE):
+                yield chunk[start : start + _PIECE]
+        return
+    for chunk in content:
+        for start in range(0, len(chunk), _PIECE):
+            yield chunk[start : start + _PIECE]

@@ -1,0 +1,153 @@
+"""The words of the SMTP client: where to, what, and what became of it."""
+
+from collections.abc import AsyncIterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Stage(Enum):
+    """How far an SMTP session had come."""
+
+    CONNECT = "connect"
+    GREETING = "greeting"
+    EHLO = "ehlo"
+    STARTTLS = "starttls"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    MESSAGE = "message"
+    """The content, and the reply to its end."""
+    QUIT = "quit"
+
+
+class TlsMode(Enum):
+    """What TLS a connection uses."""
+
+    NONE = "none"
+    OPPORTUNISTIC = "opportunistic"
+    """STARTTLS where it is offered (RFC 7435)."""
+    REQUIRED = "required"
+    """STARTTLS, or no delivery."""
+    IMPLICIT = "implicit"
+    """TLS from the first octet (RFC 8314 3.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyFacts:
+    """A reply of a server, cleaned."""
+
+    code: int
+    enhanced: str
+    """``class.subject.detail``; empty where the server sends none."""
+    text: str
+    """The whole reply without the codes in front of its lines, lines separated by newlines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server to connect to."""
+
+    host: str
+    """Its name, for SNI, certificate and records; or its address where it has none."""
+    ip: str
+    port: int = 25
+    source_ip: str | None = None
+    """Our address to connect from; None leaves it to the system."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Longest waits per phase in seconds (RFC 5321 4.5.3.2)."""
+
+    connect: float = 30.0
+    greeting: float = 300.0
+    ehlo: float = 300.0
+    starttls: float = 120.0
+    """For the reply and again for the handshake."""
+    mail: float = 300.0
+    rcpt: float = 300.0
+    data: float = 120.0
+    block: float = 180.0
+    """For the server to take the next part of the content."""
+    message: float = 600.0
+    """For the reply to the end of the content."""
+    quit: float = 10.0
+
+    @classmethod
+    def all(cls, seconds: float) -> "Timeouts":
+        """Return the same limit for every phase."""
+        return cls(seconds, seconds, seconds, seconds, seconds, seconds, seconds, seconds, seconds, min(seconds, 10.0))
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFacts:
+    """What TLS was negotiated."""
+
+    version: str
+    """As ``TLSv1.3``."""
+    cipher: str
+    verified: bool
+    """The certificate was checked against the system's trust and the host's name, and the session would not stand without."""
+    certificate: bytes
+    """The server's certificate in DER, for checks of one's own; empty where it sent none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One transaction: an envelope and its content."""
+
+    mail_from: str
+    """Without angle brackets; empty for the null reverse-path."""
+    recipients: tuple[str, ...]
+    content: Sequence[bytes] | AsyncIterable[bytes]
+    """The complete message with CRLF line ends, in any pieces."""
+    size: int
+    """Octets of the content."""
+    smtputf8: bool = False
+    """Needs SMTPUTF8 (RFC 6531): non-ASCII addresses or header fields."""
+    body8bit: bool = False
+    """Needs 8BITMIME (RFC 6152): octets over 127 in the body."""
+
+    def __post_init__(self) -> None:
+        if not self.recipients:
+            raise ValueError("a transaction needs at least one recipient")
+
+    @classmethod
+    def of(
+        cls,
+        mail_from: str,
+        recipients: Sequence[str],
+        content: bytes,
+        *,
+        smtputf8: bool = False,
+        body8bit: bool = False,
+    ) -> "Mail":
+        """Return a mail whose content is in memory as a whole."""
+        return cls(mail_from, tuple(recipients), (content,), len(content), smtputf8, body8bit)
+
+
+@dataclass(frozen=True, slots=True)
+class RcptResult:
+    """What became of one recipient."""
+
+    recipient: str
+    accepted: bool
+    """The server took responsibility for the message (RFC 5321 4.2.5)."""
+    stage: Stage
+    """Where it was decided."""
+    code: int
+    """The server's reply code; 0 where it gave none."""
+    enhanced: str
+    """``class.subject.detail``; empty where the server sends none."""
+    text: str
+    """The whole reply without the codes in front of its lines, lines separated by newlines; what happened where code is 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a mail."""
+
+    results: tuple[RcptResult, ...]
+    """One for each recipient, in their order."""
+    ended: bool
+    """The end of the content was sent. With a result of code 0 the server may have accepted the message all the same."""
