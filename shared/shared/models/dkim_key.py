@@ -21,7 +21,7 @@ class DkimKey(SQLModel, table=True):
     domain_id: int = Field(sa_column=columns.reference("domain.id"))
     selector: str = Field(sa_column=columns.words())
     algorithm: str = Field(sa_column=columns.words())
-    private_key_sealed: str = Field(sa_column=columns.words())
+    private_key_sealed: str = Field(repr=False, sa_column=columns.words())
     dns_record: str = Field(sa_column=columns.words())
     active: bool = Field(default=True, sa_column=columns.flag(default=True))
     created_at: datetime = Field(default=None, sa_column=columns.moment(default="now()"))
