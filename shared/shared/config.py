@@ -20,7 +20,9 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="POSTHOUSE_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    database_url: str = Field(description="Postgres, as `postgresql://user:password@host:5432/name`; a Unix socket as `postgresql://user@/name?host=/folder`.")
+    database_url: str = Field(
+        description="Postgres, as `postgresql://user:password@host:5432/name`; a Unix socket as `postgresql://user@/name?host=/folder`."
+    )
     nats_url: str | None = Field(
         default=None,
         description="NATS, as `nats://token@host:4222`. Without it the services poll: everything works, up to a second slower.",
@@ -33,16 +35,42 @@ class ServiceSettings(BaseSettings):
         default=(),
         description="One or more secrets of at least 32 characters, separated by commas: the first seals and signs, all open. Rotate by putting a new one in front.",
     )
-    hostname: str = Field(default="localhost", description="Our name in EHLO, greetings, Received and Message-ID; must resolve to this installation in production.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Recipients are logged at `debug` only.")
-    grace_seconds: float = Field(default=30.0, ge=0, le=3600, description="Seconds that work in flight may take to finish after SIGTERM.")
-    health_host: str = Field(default="0.0.0.0", description="Address that `/livez`, `/readyz` and `/metrics` listen on.")
-    health_port: int = Field(default=8081, ge=0, le=65535, description="Port of `/livez`, `/readyz` and `/metrics`; 0 takes a free one.")
+    hostname: str = Field(
+        default="localhost",
+        description="Our name in EHLO, greetings, Received and Message-ID; must resolve to this installation in production.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Recipients are logged at `debug` only."
+    )
+    grace_seconds: float = Field(
+        default=30.0, ge=0, le=3600, description="Seconds that work in flight may take to finish after SIGTERM."
+    )
+    health_host: str = Field(
+        default="0.0.0.0", description="Address that `/livez`, `/readyz` and `/metrics` listen on."
+    )
+    health_port: int = Field(
+        default=8081, ge=0, le=65535, description="Port of `/livez`, `/readyz` and `/metrics`; 0 takes a free one."
+    )
     database_pool: int = Field(default=8, ge=2, le=100, description="Postgres connections a process may hold.")
-    startup_wait_seconds: float = Field(default=60.0, ge=0, le=3600, description="How long a starting service waits for Postgres and the schema before it gives up.")
-    heartbeat_seconds: float = Field(default=5.0, gt=0, le=60, description="How often a worker says that it lives. It is declared dead after six beats missed; the same in every service.")
-    poll_seconds: float = Field(default=1.0, gt=0, le=60, description="How long an idle worker waits when no doorbell rings.")
-    address_file: Path | None = Field(default=None, description="Set by the local stack: the file to write the health address to once the service listens.")
+    startup_wait_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        le=3600,
+        description="How long a starting service waits for Postgres and the schema before it gives up.",
+    )
+    heartbeat_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=60,
+        description="How often a worker says that it lives. It is declared dead after six beats missed; the same in every service.",
+    )
+    poll_seconds: float = Field(
+        default=1.0, gt=0, le=60, description="How long an idle worker waits when no doorbell rings."
+    )
+    address_file: Path | None = Field(
+        default=None,
+        description="Set by the local stack: the file to write the health address to once the service listens.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -33,7 +33,9 @@ class PosthouseError(Exception):
 
     code: ClassVar[str] = "internal"
 
-    def __init__(self, message: str | None = None, *, field: str | None = None, facts: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, message: str | None = None, *, field: str | None = None, facts: Mapping[str, object] | None = None
+    ) -> None:
         """Take what was wrong and what to do about it.
 
         Args:

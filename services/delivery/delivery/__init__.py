@@ -1,0 +1,12 @@
+"""SMTP out: from a claimed queue row to a recorded outcome.
+
+The journey of one delivery:
+
+1. ``worker`` claims rows of a few sites; each site gives a slot, the right to one session.
+2. ``pipeline`` serves the slot: it loads what was claimed (``prepare``), and asks the start gate whether anything was held,
+   canceled or suppressed meanwhile (``ledger``), before it dials.
+3. ``route`` finds the next hops: the relay, or the MX hosts of the site's domain.
+4. ``delivery.smtp`` opens a session; ``signing`` signs; the start gate records the attempt; the mail is sent.
+5. ``outcome`` alone decides what the replies mean; ``ledger`` writes it through ``shared.db.outcomes`` and rings.
+6. The session takes the next mail of the site, until there is none; then the slot goes back.
+"""

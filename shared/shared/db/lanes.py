@@ -1,5 +1,6 @@
 """Sites and lanes by name. They are few and live long, so each process remembers their ids."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,3 +72,20 @@ def parse_site(key: str) -> SiteName:
         message = f"site name {key!r} is neither relay:host:port nor domain:name"
         raise ValueError(message)
     return SiteName("relay" if kind == "relay" else "domain", name)
+
+
+async def relane(connection: Connection, worker_id: int, moves: Sequence[tuple[int, int]]) -> None:
+    """Give back claimed deliveries to another lane, as ``(delivery id, lane id)``: their route changed since it was chosen."""
+    await connection.execute(
+        _RELANE, worker_id, [delivery_id for delivery_id, _ in moves], [lane_id for _, lane_id in moves]
+    )
+
+
+_RELANE = """
+WITH moved AS (
+    UPDATE delivery_queue q SET lane_id = m.lane_id, worker_id = NULL FROM unnest($2::bigint[], $3::bigint[]) AS m (delivery_id, lane_id)
+    WHERE q.delivery_id = m.delivery_id AND q.worker_id = $1 AND q.started_at IS NULL
+    RETURNING q.lane_id
+)
+INSERT INTO delivery_wake (lane_id) SELECT DISTINCT lane_id FROM moved
+"""

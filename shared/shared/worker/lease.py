@@ -56,6 +56,7 @@ class Lease:
         self._last_beat = 0.0
         self._up_since: float | None = None
         self._partitions_checked: float | None = None
+        self._beaten = asyncio.Event()
 
     async def join(self, version: str) -> None:
         """Register; claims and starts may follow."""
@@ -72,6 +73,12 @@ class Lease:
     def may_start(self) -> bool:
         """Whether the last heartbeat is fresh enough to start work that must not be done twice."""
         return self._clock() - self._last_beat < self._beat_seconds * workers.MAY_START_BEATS
+
+    async def wait_until_may_start(self) -> None:
+        """Return once the heartbeat is fresh."""
+        while not self.may_start:
+            self._beaten.clear()
+            await self._beaten.wait()
 
     async def run(self, stop: asyncio.Event, reaped: Callable[[workers.Reaped], None]) -> None:
         """Beat, and reap, until ``stop`` is set; ``reaped`` is told of each dead worker so that somebody looks for its rows."""
@@ -107,6 +114,7 @@ class Lease:
                 )
                 _log.error("worker_was_declared_dead", worker_id=dead, now=self.worker_id)
         self._last_beat = begun
+        self._beaten.set()
         if self._up_since is None:
             self._up_since = begun
 

@@ -22,14 +22,18 @@ class Mailroom:
         self.account_id = await self.connection.fetchval("INSERT INTO account (name) VALUES ($1) RETURNING id", name)
         return self
 
-    async def messages(self, recipients: list[str], *, content: bytes = b"Subject: hi\r\n\r\nbody\r\n") -> list[accept.NewMessage]:
+    async def messages(
+        self, recipients: list[str], *, content: bytes = b"Subject: hi\r\n\r\nbody\r\n"
+    ) -> list[accept.NewMessage]:
         """One message with one delivery for each recipient, not stored yet."""
         made = []
         for recipient in recipients:
             domain = recipient.rpartition("@")[2]
             lane_id = await self.lanes.find(self.connection, SiteName("domain", domain), self.account_id)
             message_id, delivery_id = await self.ids.take(self.connection, 2)
-            delivery = accept.NewDelivery(delivery_id, "me@ours.test", None, recipient, domain, recipient, recipient, lane_id)
+            delivery = accept.NewDelivery(
+                delivery_id, "me@ours.test", None, recipient, domain, recipient, recipient, lane_id
+            )
             made.append(
                 accept.NewMessage(
                     message_id, self.account_id, "rest", None, f"<{message_id}@ours.test>", "me@ours.test", "ours.test", "hi",

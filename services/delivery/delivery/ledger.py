@@ -1,0 +1,121 @@
+"""The two moments that are written: the start of an attempt and its result, both coalesced over all sessions.
+
+Postgres may go away at either. A start waits until it is back and the heartbeat is fresh again; a result is kept and written
+when it is back, so that a worker that lives never sends a mail twice because of it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import TypeVar
+
+import asyncpg
+import structlog
+
+from shared.db import outcomes, starts
+from shared.db.engine import CONNECTION_LOST, Connection, Pool
+from shared.db.outcomes import Outcome
+from shared.db.queue import DELIVERIES
+from shared.db.starts import Candidate, Gate
+from shared.db.transaction import Bell, transaction
+from shared.events import Subject
+from shared.worker.coalesce import Coalescer, Limits
+from shared.worker.lease import Lease
+
+_PAUSE_SECONDS = 0.25
+_DISABLED_PAUSE = timedelta(minutes=15)
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+
+
+class Ledger:
+    """Starts and settles deliveries for all sessions of a process."""
+
+    def __init__(self, pool: Pool, bell: Bell, lease: Lease) -> None:
+        self._pool = pool
+        self._bell = bell
+        self._lease = lease
+        self._starts = Coalescer[tuple[int, Candidate], Gate](
+            self._start_batch, whole=CONNECTION_LOST, limits=Limits(items=128)
+        )
+        self._results = Coalescer[Outcome, None](
+            self._settle_batch, whole=CONNECTION_LOST, limits=Limits(items=256, waiting=100_000)
+        )
+
+    async def judge(self, worker_id: int, candidates: Sequence[Candidate]) -> dict[int, Gate]:
+        """Ask the gate without starting."""
+
+        async def ask(connection: Connection) -> dict[int, Gate]:
+            return await starts.judge(connection, worker_id, candidates)
+
+        return await self._insist(ask)
+
+    async def start(self, worker_id: int, candidate: Candidate) -> Gate:
+        """Pass the gate just before MAIL FROM; the attempt is on record when this returns START."""
+        while True:
+            await self._lease.wait_until_may_start()
+            try:
+                return await self._starts.submit((worker_id, candidate))
+            except CONNECTION_LOST:
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def settle(self, outcome: Outcome) -> None:
+        """Write a result. Returns when it is durable; never gives up on a lost database."""
+        while True:
+            try:
+                await self._results.submit(outcome)
+            except CONNECTION_LOST:
+                await asyncio.sleep(_PAUSE_SECONDS)
+            except asyncpg.PostgresError as error:
+                if outcome.text == _UNSTORABLE:
+                    raise
+                _log.exception("result_refused_by_database", delivery_id=outcome.delivery_id, sqlstate=error.sqlstate)
+                outcome = replace(outcome, text=_UNSTORABLE, enhanced="", facts=outcomes.AttemptFacts())
+            else:
+                return
+
+    async def release(
+        self, worker_id: int, delivery_ids: Sequence[int], *, hold: bool = False, disabled: bool = False
+    ) -> None:
+        """Give back rows that were not started."""
+
+        async def give_back(connection: Connection) -> None:
+            await DELIVERIES.release(
+                connection, worker_id, delivery_ids, hold=hold, due_in=_DISABLED_PAUSE if disabled else None
+            )
+
+        await self._insist(give_back)
+
+    async def drain(self) -> None:
+        """Wait until everything that was submitted is written."""
+        await self._results.drain()
+
+    async def _insist(self, run: Callable[[Connection], Awaitable[T]]) -> T:
+        while True:
+            try:
+                async with self._pool.acquire() as connection:
+                    return await run(connection)
+            except CONNECTION_LOST:
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _start_batch(self, items: Sequence[tuple[int, Candidate]]) -> list[Gate]:
+        gates: dict[int, Gate] = {}
+        async with self._pool.acquire() as connection:
+            for worker_id in {worker_id for worker_id, _ in items}:  # more than one only after we were declared dead
+                mine = [candidate for owner, candidate in items if owner == worker_id]
+                gates |= await starts.start(connection, worker_id, mine)
+        return [gates[candidate.delivery_id] for _, candidate in items]
+
+    async def _settle_batch(self, batch: Sequence[Outcome]) -> list[None]:
+        async with transaction(self._pool, self._bell) as (connection, rings):
+            recorded = await outcomes.record(connection, batch)
+            if recorded.accounts:
+                rings.add(Subject.EVENT_RECORDED, *(str(account_id) for account_id in recorded.accounts))
+            if recorded.suppressing:
+                rings.add(Subject.SUPPRESSION_CHANGED, *(str(account_id) for account_id in recorded.suppressing))
+        return [None] * len(batch)
+
+
+_UNSTORABLE = "the text of this result could not be stored"

@@ -1,0 +1,149 @@
+"""The wiring of the delivery service: the only place where its parts meet."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from random import Random
+
+from delivery import __name__ as service
+from delivery.config import Settings
+from delivery.dial import Dialer, DialSettings
+from delivery.ledger import Ledger
+from delivery.outcome import lost_too_often
+from delivery.pipeline import Courier, Tools
+from delivery.prepare import BodyBudget
+from delivery.route import Router, split_relay
+from delivery.signing import Signers
+from delivery.smtp import Timeouts
+from delivery.worker import Worker, WorkerSettings
+from shared import log
+from shared.bus import Bus
+from shared.clock import utc_now
+from shared.config import load
+from shared.db import outcomes, workers
+from shared.db.engine import Connection, create_pool
+from shared.db.lanes import Lanes
+from shared.db.migrate import wait_until_ready
+from shared.dns import Resolver
+from shared.errors import ConfigurationError
+from shared.events import Subject
+from shared.metrics import Metrics
+from shared.security.keys import KeyRing
+from shared.version import VERSION
+from shared.web.addresses import write_addresses
+from shared.web.health import Check, Readiness, health_app
+from shared.web.serve import serve
+from shared.worker.lease import Lease
+
+
+async def run(stop: asyncio.Event) -> None:
+    """Run the service until ``stop`` is set."""
+    settings = load(Settings)
+    log.configure(service, settings.log_level)
+    logger = log.get(__name__)
+    _check(settings)
+    await wait_until_ready(
+        settings.database_url,
+        seconds=settings.startup_wait_seconds,
+        tell=lambda line: logger.warning("waiting", detail=line),
+    )
+    pool = await create_pool(settings.database_url, size=settings.database_pool, service=service)
+    claims = await create_pool(settings.database_url, size=4, service=f"{service}-claims", synchronous_commit=False)
+    bus = Bus(settings.nats_url, name=f"posthouse-{service}")
+    lease = Lease(
+        claims,
+        service,
+        workers.DELIVERY_ROWS,
+        beat_seconds=settings.heartbeat_seconds,
+        exhausted=_exhausted,
+        loss_delay=timedelta(seconds=settings.delivery_loss_delay_seconds),
+    )
+    metrics = Metrics(service)
+    ring = KeyRing([key.get_secret_value() for key in settings.secret_key])
+    signers = Signers(pool, ring)
+    tools = Tools(
+        pool=pool,
+        ledger=Ledger(pool, bus, lease),
+        dialer=Dialer(_router(settings), _dial_settings(settings)),
+        signers=signers,
+        bodies=BodyBudget(settings.delivery_body_budget),
+        lanes=Lanes(),
+        relay=settings.relay,
+        clock=utc_now,
+        random=Random(),  # noqa: S311 - jitter, not a secret
+    )
+    worker = Worker(
+        claims,
+        Courier(tools, metrics),
+        lease,
+        WorkerSettings(settings.delivery_sessions, settings.poll_seconds, settings.grace_seconds),
+        Random(),  # noqa: S311 - jitter, not a secret
+    )
+    metrics.gauge("sessions", "Slots being served: SMTP sessions at most.").set_function(lambda: float(worker.sessions))
+    bus.listen(Subject.DELIVERY_DUE, lambda _: worker.heard.set(), group=service)
+    bus.listen(Subject.CONFIG_CHANGED, lambda _: signers.forget())
+    await lease.join(VERSION)
+    bus.start()
+
+    async def postgres() -> None:
+        await pool.fetchval("SELECT 1")
+
+    async def nats() -> None:
+        if not bus.connected:
+            raise ConfigurationError("not connected: new mail is found by polling")
+
+    readiness = Readiness([Check("postgres", postgres), Check("nats", nats, required=False)], stopping=stop)
+    health = await serve(
+        health_app(service, readiness, metrics),
+        settings.health_host,
+        settings.health_port,
+        setting="POSTHOUSE_HEALTH_PORT",
+    )
+    write_addresses(settings.address_file, http=health.address)
+    beating = asyncio.Event()  # the heart beats until the last mail in flight is settled
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(lease.run(beating, lambda _: worker.heard.set()))
+            group.create_task(_work(worker, stop, beating))
+    finally:
+        await tools.ledger.drain()
+        await lease.leave()
+        await bus.close()
+        await health.stop(0)
+        await pool.close()
+        await claims.close()
+
+
+async def _work(worker: Worker, stop: asyncio.Event, beating: asyncio.Event) -> None:
+    try:
+        await worker.run(stop)
+    finally:
+        beating.set()
+
+
+async def _exhausted(connection: Connection, delivery_ids: Sequence[int]) -> None:
+    await outcomes.record(connection, [lost_too_often(delivery_id) for delivery_id in delivery_ids])
+
+
+def _router(settings: Settings) -> Router:
+    servers = [part.strip() for part in settings.dns_servers.split(",")] if settings.dns_servers else None
+    return Router(
+        Resolver(servers),
+        smtp_port=settings.delivery_smtp_port,
+        allow_private=settings.delivery_allow_private or settings.env == "local",
+    )
+
+
+def _dial_settings(settings: Settings) -> DialSettings:
+    seconds = settings.delivery_timeout_seconds or (30.0 if settings.env == "local" else None)
+    return DialSettings(
+        settings.hostname, Timeouts.all(seconds) if seconds else Timeouts(), settings.delivery_source_ip
+    )
+
+
+def _check(settings: Settings) -> None:
+    if settings.relay is not None:
+        try:
+            split_relay(settings.relay)
+        except ValueError as error:
+            raise ConfigurationError(f"POSTHOUSE_RELAY: {error}") from None

@@ -1,0 +1,272 @@
+"""The life of a slot: one site, one session, mail after mail.
+
+:meth:`Courier.serve` is the table of contents; each step is a method below it, in order.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import structlog
+
+from delivery.dial import NO_FACTS, Dialer, Line, Undeliverable
+from delivery.ledger import Ledger
+from delivery.outcome import Result, Tried, decide
+from delivery.prepare import BodyBudget, Mail, load
+from delivery.signing import Signers
+from shared.clock import Clock
+from shared.db.engine import CONNECTION_LOST, Pool
+from shared.db.lanes import Lanes, SiteName, parse_site, relane
+from shared.db.outcomes import Outcome, Source
+from shared.db.queue import DELIVERIES, Claimed
+from shared.db.starts import Verdict
+from shared.events import EventType
+from shared.metrics import Metrics
+
+LANES_PER_REFILL = 4
+ROWS_PER_REFILL = 25
+UNSETTLED_AHEAD = 4
+"""Results a session may run ahead of what is written: what a crash could double."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The right to one session with a site."""
+
+    id: int
+    site_id: int
+    worker_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every slot uses."""
+
+    pool: Pool
+    ledger: Ledger
+    dialer: Dialer
+    signers: Signers
+    bodies: BodyBudget
+    lanes: Lanes
+    relay: str | None
+    clock: Clock
+    random: Random
+
+
+class Courier:
+    """Serves slots."""
+
+    def __init__(self, tools: Tools, metrics: Metrics) -> None:
+        self._tools = tools
+        self._sites: dict[int, SiteName] = {}
+        self._attempts = metrics.counter("attempts", "Attempts by what became of them.", ("result",))
+        self._seconds = metrics.seconds("attempt", "From the start gate to the last reply.", ("result",))
+
+    async def serve(self, slot: Slot, claimed: list[Claimed], stop: asyncio.Event) -> None:
+        """Send what was claimed for the slot, and what can be claimed after it, until the site has no more."""
+        site = await self._site(slot.site_id)
+        run = _Run(self, slot, site)
+        try:
+            while claimed:
+                mails = await run.load(claimed)
+                mails = await run.reroute(mails)
+                if run.line is None or not run.line.usable:
+                    mails = await run.judge(mails)  # nothing is dialed for what would be stopped
+                if not await run.send_all(mails, stop) or stop.is_set():
+                    break
+                claimed = await self._refill(slot)
+        finally:
+            await run.close()
+
+    def record(self, site: SiteName, mail: Mail, outcome: Outcome, seconds: float) -> None:
+        """Count and log one attempt: the one wide line of it."""
+        self._attempts.labels(outcome.event.value).inc()
+        self._seconds.labels(outcome.event.value).observe(seconds)
+        _log.info(
+            "attempt",
+            delivery_id=mail.delivery_id,
+            message_id=mail.message_id,
+            account_id=mail.candidate.account_id,
+            attempt=outcome.attempt,
+            site=site.key,
+            host=outcome.facts.host,
+            ip=outcome.facts.ip,
+            tls=outcome.facts.tls,
+            stage=outcome.facts.stage,
+            code=outcome.code,
+            enhanced=outcome.enhanced,
+            category=outcome.category and outcome.category.value,
+            seconds=round(seconds, 4),
+            retry_in_seconds=outcome.retry_in and round(outcome.retry_in.total_seconds()),
+            event_type=outcome.event.value,
+        )
+
+    @property
+    def tools(self) -> Tools:
+        """What every slot uses."""
+        return self._tools
+
+    async def _site(self, site_id: int) -> SiteName:
+        known = self._sites.get(site_id)
+        if known is None:
+            async with self._tools.pool.acquire() as connection:
+                known = parse_site(await connection.fetchval("SELECT name FROM site WHERE id = $1", site_id))
+            self._sites[site_id] = known
+        return known
+
+    async def _refill(self, slot: Slot) -> list[Claimed]:
+        try:
+            async with self._tools.pool.acquire() as connection:
+                return await DELIVERIES.refill(
+                    connection, slot.worker_id, slot.id, lanes=LANES_PER_REFILL, rows=ROWS_PER_REFILL
+                )
+        except CONNECTION_LOST:
+            return []  # the slot goes back; whoever claims next finds the rest
+
+
+class _Run:
+    """One slot being served."""
+
+    def __init__(self, courier: Courier, slot: Slot, site: SiteName) -> None:
+        self.line: Line | None = None
+        self._courier = courier
+        self._tools = courier.tools
+        self._slot = slot
+        self._site = site
+        self._ahead = asyncio.Semaphore(UNSETTLED_AHEAD)
+        self._settling: set[asyncio.Task[None]] = set()
+
+    async def load(self, claimed: Sequence[Claimed]) -> list[Mail]:
+        """Read the mails; a queue row without its record can go nowhere: it is held, with a line in the log."""
+        mails = await load(self._tools.pool, claimed)
+        missing = {row.id for row in claimed} - {mail.delivery_id for mail in mails}
+        if missing:
+            _log.error("queue_row_without_record", delivery_ids=sorted(missing), now="held")
+            await self._tools.ledger.release(self._slot.worker_id, sorted(missing), hold=True)
+        return mails
+
+    async def reroute(self, mails: list[Mail]) -> list[Mail]:
+        """Move mails whose route changed since their lane was chosen; return those that belong to this site."""
+        here, moves = [], []
+        for mail in mails:
+            relay = self._tools.relay
+            site = SiteName("relay", relay) if relay else SiteName("domain", mail.candidate.recipient_domain)
+            if site == self._site:
+                here.append(mail)
+            else:
+                moves.append((mail, site))
+        if moves:
+            async with self._tools.pool.acquire() as connection:
+                lanes = [
+                    (mail.delivery_id, await self._tools.lanes.find(connection, site, mail.candidate.account_id))
+                    for mail, site in moves
+                ]
+                await relane(connection, self._slot.worker_id, lanes)
+        return here
+
+    async def judge(self, mails: list[Mail]) -> list[Mail]:
+        """Ask the gate before dialing; return those that may still start."""
+        if not mails:
+            return []
+        gates = await self._tools.ledger.judge(self._slot.worker_id, [mail.candidate for mail in mails])
+        open_ = []
+        for mail in mails:
+            verdict = gates[mail.delivery_id].verdict
+            if verdict is Verdict.START:
+                open_.append(mail)
+            else:
+                await self._stopped(mail, verdict)
+        return open_
+
+    async def send_all(self, mails: list[Mail], stop: asyncio.Event) -> bool:
+        """Send mails one after the other; False where the site does not answer, so that its slot goes back."""
+        for place, mail in enumerate(mails):
+            if stop.is_set():
+                await self._tools.ledger.release(self._slot.worker_id, [late.delivery_id for late in mails[place:]])
+                return False
+            try:
+                if self.line is None or not self.line.usable:
+                    self.line = await self._tools.dialer.dial(self._site)
+            except Undeliverable as trouble:
+                # Each was due and has had its try: they share the one connection that failed.
+                for late in mails[place:]:
+                    await self._attempt(late, trouble=trouble.result)
+                return False
+            await self._attempt(mail)
+        return True
+
+    async def close(self) -> None:
+        """Wait for the results, end the session."""
+        if self._settling:
+            await asyncio.wait(self._settling)
+        if self.line is not None:
+            await self.line.close()
+
+    async def _attempt(self, mail: Mail, trouble: Result | None = None) -> None:
+        await self._ahead.acquire()
+        handed_over = False
+        try:
+            if self.line is not None and trouble is None:
+                # Everything slow comes before the gate, so that MAIL FROM follows it at once.
+                async with self._tools.bodies.content(self._tools.pool, mail) as content:
+                    signature = await self._tools.signers.signature(
+                        mail.candidate.account_id,
+                        mail.candidate.sender_domain,
+                        content,
+                        mail.header_size,
+                        now=self._tools.clock(),
+                    )
+                    handed_over = await self._start_and_send(mail, signature + content, None)
+            else:
+                handed_over = await self._start_and_send(mail, b"", trouble)
+        finally:
+            if not handed_over:
+                self._ahead.release()
+
+    async def _start_and_send(self, mail: Mail, content: bytes, trouble: Result | None) -> bool:
+        gate = await self._tools.ledger.start(self._slot.worker_id, mail.candidate)
+        if gate.verdict is not Verdict.START:
+            await self._stopped(mail, gate.verdict)
+            return False
+        begun = asyncio.get_running_loop().time()
+        if trouble is None and self.line is not None:
+            result = await self.line.send(mail, content)
+        else:
+            result = trouble or Result(accepted=False, code=0, enhanced="", text="there is no session", facts=NO_FACTS)
+        tried = Tried(mail.delivery_id, self._slot.worker_id, gate.attempt, mail.created_at, mail.retry_schedule)
+        outcome = decide(tried, result, now=self._tools.clock(), random=self._tools.random)
+        self._courier.record(self._site, mail, outcome, asyncio.get_running_loop().time() - begun)
+        task = asyncio.create_task(self._settle(outcome))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        return True
+
+    async def _settle(self, outcome: Outcome) -> None:
+        try:
+            await self._tools.ledger.settle(outcome)
+        finally:
+            self._ahead.release()
+
+    async def _stopped(self, mail: Mail, verdict: Verdict) -> None:
+        """Settle or release what the gate did not let through, as what it now is."""
+        ledger, worker_id = self._tools.ledger, self._slot.worker_id
+        _log.info(
+            "attempt_stopped", delivery_id=mail.delivery_id, account_id=mail.candidate.account_id, verdict=verdict.value
+        )
+        match verdict:
+            case Verdict.HELD:
+                await ledger.release(worker_id, [mail.delivery_id], hold=True)
+            case Verdict.DISABLED:
+                await ledger.release(worker_id, [mail.delivery_id], disabled=True)
+            case Verdict.SUPPRESSED:
+                text = "the recipient is on the suppression list"
+                await ledger.settle(
+                    Outcome(mail.delivery_id, Source.GATE, EventType.SUPPRESSED, worker_id=worker_id, text=text)
+                )
+            case Verdict.CANCELED:
+                await ledger.settle(Outcome(mail.delivery_id, Source.GATE, EventType.CANCELED, worker_id=worker_id))
+            case Verdict.NOT_OURS | Verdict.START:
+                pass

@@ -1,0 +1,122 @@
+"""Load what was claimed: the facts fixed at acceptance, and the bytes, within a budget of memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from shared.db.engine import Connection, Pool
+from shared.db.queue import Claimed
+from shared.db.starts import Candidate
+from shared.mail.address import mox_key, parse
+
+SMALL = 64 * 1024
+"""Bodies up to this size are loaded with their batch."""
+
+_LOAD = """
+SELECT d.id, d.account_id, d.message_id, d.mail_from, d.recipient, d.recipient_domain, d.recipient_key, d.created_at,
+    m.sender, m.sender_domain, m.size, m.header_size, m.smtputf8, a.retry_schedule
+FROM delivery d JOIN message m ON m.id = d.message_id JOIN account a ON a.id = d.account_id
+WHERE d.id = ANY ($1::bigint[])
+"""
+_SMALL_BODIES = "SELECT message_id, bytes FROM message_body WHERE message_id = ANY ($1::bigint[]) AND seq = 0"
+_BODY = "SELECT bytes FROM message_body WHERE message_id = $1 ORDER BY seq"
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One claimed delivery, ready to be judged and sent."""
+
+    claimed: Claimed
+    candidate: Candidate
+    message_id: int
+    mail_from: str
+    recipient: str
+    created_at: datetime
+    size: int
+    header_size: int
+    smtputf8: bool
+    retry_schedule: str
+    content: bytes | None
+    """The stored bytes of a small message; None: read them when its turn comes."""
+
+    @property
+    def delivery_id(self) -> int:
+        """The delivery's id."""
+        return self.claimed.id
+
+
+async def load(pool: Pool, rows: Sequence[Claimed]) -> list[Mail]:
+    """Return the mails of ``rows`` in their order; a row whose record is gone is left out."""
+    async with pool.acquire() as connection:
+        facts = {record["id"]: record for record in await connection.fetch(_LOAD, [row.id for row in rows])}
+        small = {record["message_id"] for record in facts.values() if record["size"] <= SMALL}
+        bodies = (
+            {record["message_id"]: record["bytes"] for record in await connection.fetch(_SMALL_BODIES, list(small))}
+            if small
+            else {}
+        )
+    mails = []
+    for row in rows:
+        record = facts.get(row.id)
+        if record is None:
+            continue
+        candidate = Candidate(
+            delivery_id=row.id,
+            account_id=record["account_id"],
+            recipient=record["recipient"],
+            recipient_domain=record["recipient_domain"],
+            recipient_key=record["recipient_key"],
+            mox_key=mox_key(parse(record["recipient"])),
+            sender=record["sender"],
+            sender_domain=record["sender_domain"],
+        )
+        mails.append(
+            Mail(
+                claimed=row,
+                candidate=candidate,
+                message_id=record["message_id"],
+                mail_from=record["mail_from"],
+                recipient=record["recipient"],
+                created_at=record["created_at"],
+                size=record["size"],
+                header_size=record["header_size"],
+                smtputf8=record["smtputf8"],
+                retry_schedule=record["retry_schedule"],
+                content=bodies.get(record["message_id"]),
+            )
+        )
+    return mails
+
+
+class BodyBudget:
+    """Bounds the bytes of large bodies in memory: who does not fit waits."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._used = 0
+        self._freed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def content(self, pool: Pool, mail: Mail) -> AsyncIterator[bytes]:
+        """Yield the bytes of ``mail``; those of a large one are freed afterwards."""
+        if mail.content is not None:
+            yield mail.content
+            return
+        async with self._freed:
+            # A message larger than the whole budget goes when it is alone.
+            await self._freed.wait_for(lambda: self._used == 0 or self._used + mail.size <= self._budget)
+            self._used += mail.size
+        try:
+            async with pool.acquire() as connection:
+                content = await _read_body(connection, mail.message_id)
+            yield content
+        finally:
+            async with self._freed:
+                self._used -= mail.size
+                self._freed.notify_all()
+
+
+async def _read_body(connection: Connection, message_id: int) -> bytes:
+    return b"".join([record["bytes"] for record in await connection.fetch(_BODY, message_id)])

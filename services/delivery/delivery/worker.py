@@ -1,0 +1,120 @@
+"""Claims sites as long as there is room for sessions, and has each served by a task of its own."""
+
+import asyncio
+from dataclasses import dataclass
+from random import Random
+
+import structlog
+
+from delivery.pipeline import Courier, Slot
+from shared.db.engine import CONNECTION_LOST, Pool
+from shared.db.queue import DELIVERIES, Claimed
+from shared.worker.lease import Lease
+from shared.worker.loop import Loop
+
+SITES_PER_CLAIM = 8
+LANES_PER_SITE = 4
+ROWS_PER_LANE = 25
+_WAKES = 1000
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """Sizes and times of a worker."""
+
+    sessions: int
+    poll_seconds: float
+    grace_seconds: float
+
+
+class Worker:
+    """One process's delivery worker.
+
+    Args:
+        claims: pool for claims; they may be lost in a crash of the database, so it need not wait for the disk.
+        courier: serves slots.
+        lease: our place among the workers.
+        settings: sizes and times.
+        random: jitter.
+    """
+
+    def __init__(self, claims: Pool, courier: Courier, lease: Lease, settings: WorkerSettings, random: Random) -> None:
+        self.heard = asyncio.Event()
+        self._claims = claims
+        self._courier = courier
+        self._lease = lease
+        self._settings = settings
+        self._random = random
+        self._serving: set[asyncio.Task[None]] = set()
+        self._stop = asyncio.Event()
+
+    @property
+    def sessions(self) -> int:
+        """Slots that are being served."""
+        return len(self._serving)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Claim until ``stop``; then let what is in flight finish within the grace period and release the rest."""
+        self._stop = stop
+        loop = Loop(
+            "delivery", self._turn, heard=self.heard, poll_seconds=self._settings.poll_seconds, random=self._random
+        )
+        try:
+            await loop.run(stop)
+        finally:
+            await self._finish()
+
+    async def _turn(self) -> bool:
+        free = self._settings.sessions - len(self._serving)
+        if free <= 0 or not self._lease.may_start:
+            return False
+        worker_id = self._lease.worker_id
+        async with self._claims.acquire() as connection:
+            woken = await DELIVERIES.drain(connection, limit=_WAKES)
+            rows = await DELIVERIES.claim(
+                connection, worker_id, sites=min(free, SITES_PER_CLAIM), lanes=LANES_PER_SITE, rows=ROWS_PER_LANE
+            )
+        by_slot: dict[int, list[Claimed]] = {}
+        for row in rows:
+            by_slot.setdefault(row.slot_id, []).append(row)
+        for slot_id, claimed in by_slot.items():
+            slot = Slot(slot_id, claimed[0].site_id, worker_id)
+            task = asyncio.create_task(self._serve(slot, claimed), name=f"slot {slot_id}")
+            self._serving.add(task)
+            task.add_done_callback(self._served)
+        return bool(rows) or woken == _WAKES
+
+    async def _serve(self, slot: Slot, claimed: list[Claimed]) -> None:
+        try:
+            await self._courier.serve(slot, claimed, self._stop)
+        finally:
+            await self._return(slot)
+
+    async def _return(self, slot: Slot) -> None:
+        while True:
+            try:
+                async with self._claims.acquire() as connection:
+                    await DELIVERIES.return_slots(connection, slot.worker_id, [slot.id])
+            except CONNECTION_LOST:
+                await asyncio.sleep(1.0)  # the slot stays counted until it is back, or until we are declared dead
+            else:
+                return
+
+    def _served(self, task: "asyncio.Task[None]") -> None:
+        self._serving.discard(task)
+        self.heard.set()  # there is room again, and perhaps more for that site
+        if not task.cancelled() and task.exception() is not None:
+            # What it held unstarted is released with our lease, what it had started is counted as lost.
+            _log.error("slot_failed", slot=task.get_name(), exc_info=task.exception())
+
+    async def _finish(self) -> None:
+        if not self._serving:
+            return
+        _, late = await asyncio.wait(self._serving, timeout=self._settings.grace_seconds)
+        for task in late:
+            task.cancel()
+        if late:
+            _log.warning("grace_period_over", sessions_cut=len(late))
+            await asyncio.gather(*late, return_exceptions=True)
