@@ -1,0 +1,263 @@
+"""Messages and deliveries as people read them. Nothing here writes; a live delivery's state is read off its queue row."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from shared.db import inputs, paging
+from shared.db.engine import Connection
+from shared.db.paging import Page
+from shared.lifecycle import DeliveryState, live_state
+
+SCANNED = 20_000
+"""Deliveries that one page looks at; a filter that few match gives a short page and a cursor, never a slow query."""
+
+_CURSOR = "delivery"
+_CHUNKS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """One SMTP try of a delivery."""
+
+    n: int
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str | None
+    stage: str | None
+    code: int | None
+    enhanced: str | None
+    text: str | None
+    host: str | None
+    ip: str | None
+    tls: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryView:
+    """A delivery as it stands."""
+
+    id: int
+    message_id: int
+    recipient: str
+    mail_from: str
+    from_id: str | None
+    state: DeliveryState
+    attempts: int
+    created_at: datetime
+    due_at: datetime | None
+    """When it is tried next; None when settled."""
+    settled_at: datetime | None
+    bounced_at: datetime | None
+    """When a report said that the delivered mail came back."""
+    complained_at: datetime | None
+    keep_until: datetime | None
+    code: int | None
+    enhanced: str | None
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryDetail:
+    """A delivery and its attempts, the first one first."""
+
+    delivery: DeliveryView
+    attempts: tuple[AttemptView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageView:
+    """A submission without its content."""
+
+    id: int
+    created_at: datetime
+    door: str
+    message_id: str
+    """The Message-ID header, with its angle brackets."""
+    sender: str
+    subject: str
+    size: int
+    """In octets, header included."""
+    smtputf8: bool
+    extra: Mapping[str, str]
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDetail:
+    """A submission with all that became of it so far."""
+
+    message: MessageView
+    deliveries: tuple[DeliveryDetail, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    """Which deliveries to list; what is None does not matter."""
+
+    state: DeliveryState | None = None
+    message_id: int | None = None
+    recipient: str | None = None
+    """The whole address as it was stored."""
+
+
+_DELIVERY = """
+d.id, d.message_id, d.recipient, d.mail_from, d.from_id, d.state, d.attempts, d.created_at, d.settled_at, d.bounced_at,
+    d.complained_at, d.keep_until, d.code, d.enhanced, d.text, q.delivery_id IS NOT NULL AS live, q.due_at, q.hold AS held,
+    q.worker_id IS NOT NULL AS claimed, q.started_at IS NOT NULL AS started, q.attempt
+"""
+_MESSAGE = """
+SELECT id, created_at, door, message_id, sender, subject, size, smtputf8, extra::text AS extra, tags
+FROM message WHERE account_id = $1 AND id = $2
+"""
+_OF_MESSAGE = f"""
+SELECT {_DELIVERY} FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
+WHERE d.account_id = $1 AND d.message_id = $2 ORDER BY d.id
+"""
+_ONE = f"""
+SELECT {_DELIVERY} FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
+WHERE d.account_id = $1 AND d.id = $2
+"""
+_ATTEMPTS = """
+SELECT delivery_id, n, started_at, finished_at, outcome, stage, code, enhanced, text, host, ip, tls
+FROM attempt WHERE delivery_id = ANY ($1::bigint[]) ORDER BY delivery_id, n
+"""
+# The same reading of a queue row as shared.lifecycle.live_state; a test holds one against the other.
+_STATE = """
+CASE WHEN q.delivery_id IS NULL THEN d.state WHEN q.hold THEN 'held' WHEN q.started_at IS NOT NULL THEN 'started'
+    WHEN q.worker_id IS NOT NULL THEN 'claimed' ELSE 'queued' END
+"""
+_SCAN = "SELECT * FROM delivery WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"
+_SCAN_MESSAGE = "SELECT * FROM delivery WHERE message_id = $7 AND account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"
+# The last row scanned comes along even where nothing matches, so that the next page can begin there.
+_LIST = """
+WITH scanned AS MATERIALIZED ({scan}), last AS (SELECT min(id) AS id, count(*) AS n FROM scanned), found AS (
+    SELECT {delivery} FROM scanned d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
+    WHERE ($5::text IS NULL OR {state} = $5) AND ($6::text IS NULL OR d.recipient = $6)
+    ORDER BY d.id DESC LIMIT $4
+)
+SELECT last.id AS last_id, last.n AS scanned, found.* FROM last LEFT JOIN found ON true ORDER BY found.id DESC
+"""
+_BODY = "SELECT seq, bytes FROM message_body WHERE message_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3"
+
+
+async def get_message(connection: Connection, account_id: int, message_id: int) -> MessageDetail | None:
+    """Return a message of an account with its deliveries and their attempts; None where the account has none of this id."""
+    row = await connection.fetchrow(_MESSAGE, account_id, inputs.row_id(message_id, "message"))
+    if row is None:
+        return None
+    rows = await connection.fetch(_OF_MESSAGE, account_id, message_id)
+    attempts = await _attempts(connection, [r["id"] for r in rows])
+    message = MessageView(
+        id=row["id"],
+        created_at=row["created_at"],
+        door=row["door"],
+        message_id=row["message_id"],
+        sender=row["sender"],
+        subject=row["subject"],
+        size=row["size"],
+        smtputf8=row["smtputf8"],
+        extra=json.loads(row["extra"]) if row["extra"] is not None else {},
+        tags=tuple(row["tags"] or ()),
+    )
+    return MessageDetail(message, tuple(DeliveryDetail(_delivery(r), tuple(attempts.get(r["id"], ()))) for r in rows))
+
+
+async def get_delivery(connection: Connection, account_id: int, delivery_id: int) -> DeliveryDetail | None:
+    """Return a delivery of an account with its attempts; None where the account has none of this id."""
+    row = await connection.fetchrow(_ONE, account_id, inputs.row_id(delivery_id, "delivery"))
+    if row is None:
+        return None
+    attempts = await _attempts(connection, [row["id"]])
+    return DeliveryDetail(_delivery(row), tuple(attempts.get(row["id"], ())))
+
+
+async def list_deliveries(
+    connection: Connection,
+    account_id: int,
+    wanted: DeliveryFilter | None = None,
+    *,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> Page[DeliveryView]:
+    """Return a page of the deliveries of an account, the newest first.
+
+    A page looks at no more than 20,000 deliveries: it may be short, or empty, and still have a next one.
+
+    Raises:
+        ValidationFailed: cursor or limit are not usable.
+    """
+    filters = wanted or DeliveryFilter()
+    size = inputs.page_size(limit)
+    before = paging.decode(_CURSOR, cursor)[0] if cursor else 2**63 - 1
+    arguments: list[object] = [
+        account_id,
+        before,
+        SCANNED,
+        size + 1,
+        filters.state and filters.state.value,
+        filters.recipient,
+    ]
+    scan = _SCAN
+    if filters.message_id is not None:
+        scan = _SCAN_MESSAGE
+        arguments.append(inputs.row_id(filters.message_id, "message"))
+    rows = await connection.fetch(_LIST.format(scan=scan, delivery=_DELIVERY, state=_STATE), *arguments)
+    found = [_delivery(row) for row in rows if row["id"] is not None]
+    page = paging.page(_CURSOR, [(view.id, view) for view in found], size)
+    if page.next_cursor is None and rows[0]["scanned"] == SCANNED:
+        return Page(page.items, paging.encode(_CURSOR, rows[0]["last_id"]))
+    return page
+
+
+async def body(connection: Connection, message_id: int) -> AsyncIterator[bytes]:
+    """Yield the content of a message in chunks of 256 KiB, nothing where it is gone; one MiB is held at a time.
+
+    Each read is a statement of its own: no transaction is open while the caller sends a chunk. It takes no account because
+    delivery reads here; for a customer, ask :func:`get_message` first.
+    """
+    seq = 0
+    while rows := await connection.fetch(_BODY, message_id, seq, _CHUNKS_AT_ONCE):
+        for row in rows:
+            yield row["bytes"]
+        seq = rows[-1]["seq"] + 1
+        if len(rows) < _CHUNKS_AT_ONCE:
+            return
+
+
+async def _attempts(connection: Connection, delivery_ids: list[int]) -> dict[int, list[AttemptView]]:
+    attempts: dict[int, list[AttemptView]] = {}
+    for row in await connection.fetch(_ATTEMPTS, delivery_ids):
+        values = dict(row)
+        attempts.setdefault(values.pop("delivery_id"), []).append(AttemptView(**values))
+    return attempts
+
+
+def _delivery(row: asyncpg.Record) -> DeliveryView:
+    live = row["live"]
+    state = (
+        live_state(held=row["held"], claimed=row["claimed"], started=row["started"])
+        if live
+        else DeliveryState(row["state"])
+    )
+    return DeliveryView(
+        id=row["id"],
+        message_id=row["message_id"],
+        recipient=row["recipient"],
+        mail_from=row["mail_from"],
+        from_id=row["from_id"],
+        state=state,
+        attempts=row["attempt"] if live else row["attempts"],
+        created_at=row["created_at"],
+        due_at=row["due_at"],
+        settled_at=row["settled_at"],
+        bounced_at=row["bounced_at"],
+        complained_at=row["complained_at"],
+        keep_until=row["keep_until"],
+        code=row["code"],
+        enhanced=row["enhanced"],
+        text=row["text"],
+    )
