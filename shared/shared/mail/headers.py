@@ -266,7 +266,7 @@ def _encoded_words(text: str, first: int) -> list[str]:
     for index, octets in enumerate(encoded):
         added = sum(len(_Q[octet]) for octet in octets) if use_q else len(octets)
         limit = room if use_q else room // 4 * 3
-        if width + added > limit and index > start:
+        if width + added > limit:
             words.append(prefix + _payload(b"".join(encoded[start:index]), use_q=use_q) + "?=")
             start, width, room = index, 0, _ENCODED_WORD - len(prefix) - 2
         width += added

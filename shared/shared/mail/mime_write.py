@@ -78,7 +78,8 @@ def text_entity(subtype: str, text: str, *, field: str) -> Entity:
         ValidationFailed: the text has a NUL or a lone surrogate.
     """
     # RFC 2046 section 4.1.1: CRLF is the only line end of text, CR and LF stand for nothing else.
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.endswith("\n"):
         text += "\n"
     try:

@@ -234,9 +234,10 @@ def test_an_attached_message_is_never_base64() -> None:
     attached = part(parsed(attachments=(plain,)), 1)
     assert (attached.get_content_type(), attached["Content-Transfer-Encoding"]) == ("message/rfc822", "7bit")
     assert part(attached, 0)["Subject"] == "x"
-    foreign = part(parsed(attachments=(Part("a.eml", "message/rfc822", "Subject: ü\n\n".encode()),)), 1)
-    assert foreign.get_content_type() == "application/octet-stream"
-    assert foreign.get_payload(decode=True) == "Subject: ü\n\n".encode()
+    for content in ("Subject: ü\n\n".encode(), b"Subject: x\n\n" + b"x" * 999, b"Subject: x\n\n\0"):
+        foreign = part(parsed(attachments=(Part("a.eml", "message/rfc822", content),)), 1)
+        assert foreign.get_content_type() == "application/octet-stream"
+        assert foreign.get_payload(decode=True) == content
 
 
 def test_a_local_part_that_is_not_ascii_makes_an_internationalised_message() -> None:

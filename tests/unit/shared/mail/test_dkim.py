@@ -232,6 +232,15 @@ def pem_of(private: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, password: by
     return private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
 
 
+# 512 bits: anyone can break it, and RFC 8301 forbids it.
+WEAK_RSA_DER = base64.b64decode(
+    "MIIBPAIBAAJBANC/p5dZhfI7eNnlIa5wsFQFepsaYsANLqFZkgzecDOkBhtcEcMSsvMp9iAWjXDru6WrmuFCCuloL1i6iwDx5d8C"
+    "AwEAAQJBALJdcJfT+K23v1V/gT4KL8A7Rj3NV9995AAeBrtUPU8BJi1CJNr5yj0U4S9mm2MXaXgEUEHmDbRu1FnVMdalJmECIQD1"
+    "Yh1kPEYoCefq9IcyzMu3klLI2wM/TeV1V6A6UvMQ1wIhANnHxZpwiqIMb5NR7Pxd++qDi0DBq4TM6KkMwNdqE0o5AiEAiGS9CZYn"
+    "OOIoswSwkaAcLDF9Kn/yUiGuRYcrXL/2s4kCIDcs4eeK89SyieItM3mM5jI4OaOiba4rrBaIYKMzAMghAiEAu4klX71SYYi1m8mM"
+    "eV4usYfTW1uGpaTkMDpEasuZs6Q="
+)
+WEAK_RSA = b"-----BEGIN RSA PRIVATE KEY-----\n" + base64.encodebytes(WEAK_RSA_DER) + b"-----END RSA PRIVATE KEY-----\n"
 CURVE = ec.generate_private_key(ec.SECP256R1())
 
 
@@ -241,6 +250,7 @@ CURVE = ec.generate_private_key(ec.SECP256R1())
         b"",
         b"nonsense",
         b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        WEAK_RSA,
         pem_of(CURVE),
         pem_of(CURVE, b"secret"),
     ],

@@ -8,7 +8,7 @@ from email.header import decode_header, make_header
 from email.utils import getaddresses, parsedate_to_datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.errors import ValidationFailed
@@ -41,6 +41,7 @@ def longest_line(field: bytes) -> int:
         ("Grüße aus Köln", b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?= aus =?utf-8?q?K=C3=B6ln?=\r\n"),
         ("für Österreich x", b"Subject: =?utf-8?q?f=C3=BCr_=C3=96sterreich?= x\r\n"),
         ("a  b", b"Subject: a  b\r\n"),
+        ("a  ü  b", b"Subject: a =?utf-8?q?_=C3=BC_?= b\r\n"),
         (" a", b"Subject: =?utf-8?q?_a?=\r\n"),
         ("=?utf-8?q?x?=", b"Subject: =?utf-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?=\r\n"),
         ("word " * 20 + "end", b"Subject: " + b"word " * 12 + b"word\r\n " + b"word " * 7 + b"end\r\n"),
@@ -51,6 +52,8 @@ def test_only_words_that_need_it_are_encoded(text: str, field: bytes) -> None:
 
 
 @given(wordy | line_text)
+@example("ü a ")
+@example("a  b ")
 def test_a_text_reads_back_exactly(text: str) -> None:
     field = headers.unstructured("Subject", text)
     assert field.isascii()
@@ -89,6 +92,13 @@ def test_an_address_list_quotes_or_encodes_names() -> None:
     field = headers.address_list("To", boxes)
     assert field == (
         b'To: bob@example.com, "Bob \\"B\\" \\\\" <bob@example.com>,\r\n\t=?utf-8?q?J=C3=BCrgen=2C_M=C3=BCller?= <x@xn--nda.d>\r\n'
+    )
+
+
+def test_a_display_name_that_looks_like_an_encoded_word_is_not_decoded_by_readers() -> None:
+    assert (
+        headers.address_list("To", [Mailbox("=?utf-8?q?x?=", ADDRESS)])
+        == b"To: =?utf-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?= <bob@example.com>\r\n"
     )
 
 
