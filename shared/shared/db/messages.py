@@ -17,6 +17,7 @@ SCANNED = 20_000
 
 _CURSOR = "delivery"
 _CHUNKS_AT_ONCE = 4
+_RECIPIENT_CHARACTERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +131,15 @@ _STATE = """
 CASE WHEN q.delivery_id IS NULL THEN d.state WHEN q.hold THEN 'held' WHEN q.started_at IS NOT NULL THEN 'started'
     WHEN q.worker_id IS NOT NULL THEN 'claimed' ELSE 'queued' END
 """
-_SCAN = "SELECT * FROM delivery WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"
-_SCAN_MESSAGE = "SELECT * FROM delivery WHERE message_id = $7 AND account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"
+# A generic plan knows neither the account nor the limit, and for "account_id = $1 ... ORDER BY id" it may walk the primary key
+# through everybody's mail. Ordered by (account_id, id) and bounded by a row comparison, only delivery_account can serve it.
+_SCAN = """
+SELECT * FROM delivery WHERE account_id >= $1 AND (account_id, id) < ($1, $2) ORDER BY account_id DESC, id DESC LIMIT $3
+"""
+# OFFSET 0 keeps the ORDER BY from choosing the index.
+_SCAN_MESSAGE = """
+SELECT * FROM (SELECT * FROM delivery WHERE message_id = $7 AND account_id = $1 AND id < $2 OFFSET 0) of_message ORDER BY id DESC LIMIT $3
+"""
 # The last row scanned comes along even where nothing matches, so that the next page can begin there.
 _LIST = """
 WITH scanned AS MATERIALIZED ({scan}), last AS (SELECT min(id) AS id, count(*) AS n FROM scanned), found AS (
@@ -188,29 +196,36 @@ async def list_deliveries(
     A page looks at no more than 20,000 deliveries: it may be short, or empty, and still have a next one.
 
     Raises:
-        ValidationFailed: cursor or limit are not usable.
+        ValidationFailed: cursor, limit or recipient are not usable.
     """
     filters = wanted or DeliveryFilter()
+    if filters.recipient is not None:
+        inputs.text(filters.recipient, field="recipient", longest=_RECIPIENT_CHARACTERS)
     size = inputs.page_size(limit)
     before = paging.decode(_CURSOR, cursor)[0] if cursor else 2**63 - 1
+    # Without a filter on rows, the first ones looked at are the page.
+    scanned = size + 1 if filters.state is None and filters.recipient is None else SCANNED
     arguments: list[object] = [
         account_id,
         before,
-        SCANNED,
+        scanned,
         size + 1,
         filters.state and filters.state.value,
         filters.recipient,
     ]
-    scan = _SCAN
     if filters.message_id is not None:
-        scan = _SCAN_MESSAGE
         arguments.append(inputs.row_id(filters.message_id, "message"))
-    rows = await connection.fetch(_LIST.format(scan=scan, delivery=_DELIVERY, state=_STATE), *arguments)
+    rows = await connection.fetch(_list_sql(filters), *arguments)
     found = [_delivery(row) for row in rows if row["id"] is not None]
     page = paging.page(_CURSOR, [(view.id, view) for view in found], size)
-    if page.next_cursor is None and rows[0]["scanned"] == SCANNED:
+    if page.next_cursor is None and rows[0]["scanned"] == scanned:
         return Page(page.items, paging.encode(_CURSOR, rows[0]["last_id"]))
     return page
+
+
+def _list_sql(filters: DeliveryFilter) -> str:
+    scan = _SCAN if filters.message_id is None else _SCAN_MESSAGE
+    return _LIST.format(scan=scan, delivery=_DELIVERY, state=_STATE)
 
 
 async def body(connection: Connection, message_id: int) -> AsyncIterator[bytes]:

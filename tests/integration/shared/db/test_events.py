@@ -1,9 +1,11 @@
+import json
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
 from shared.db import events
+from shared.db.engine import create_pool
 from shared.db.events import EventFilter, EventView
 from shared.errors import NotFound, ValidationFailed
 from shared.events import EventType
@@ -172,3 +174,23 @@ async def test_bad_filters_are_refused(connection: Raw, domain: Domain) -> None:
         await events.list_events(connection, domain.account_id, limit=0)
     with pytest.raises(NotFound):
         await events.list_events(connection, domain.account_id, EventFilter(delivery_id=2**63))
+
+
+@pytest.mark.parametrize("wanted", [EventFilter(), EventFilter(delivery_id=3)])
+async def test_the_cost_of_a_page_does_not_grow_with_the_events_of_others(
+    database_url: str, domain: Domain, wanted: EventFilter
+) -> None:
+    pool = await create_pool(database_url, size=1, service="test")
+    async with pool, pool.acquire() as connection:
+        await connection.execute(
+            "INSERT INTO event (id, account_id, delivery_id, type)"
+            " SELECT n, CASE WHEN n > 99990 OR n IN (9, 10, 11) THEN $1 ELSE 0 END, n / 3, 'delivered' FROM generate_series(1, 100000) n",
+            domain.account_id,
+        )
+        await connection.execute("ANALYZE event")
+        arguments = [domain.account_id, "0", 0, events.SCANNED, 51, None]
+        arguments += [wanted.delivery_id] if wanted.delivery_id is not None else []
+        plan = await connection.prepare("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + events._list_sql(wanted))
+        (top,) = json.loads(await plan.fetchval(*arguments))
+    assert top["Plan"]["Actual Rows"] in {3, 13}
+    assert top["Plan"]["Shared Hit Blocks"] + top["Plan"]["Shared Read Blocks"] < 200

@@ -1,4 +1,5 @@
 import itertools
+import json
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -6,6 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from shared.db import messages
+from shared.db.engine import create_pool
 from shared.db.messages import DeliveryFilter
 from shared.errors import NotFound, ValidationFailed
 from shared.lifecycle import DeliveryState
@@ -157,6 +159,8 @@ async def test_deliveries_are_listed_newest_first_by_account_message_and_recipie
             await messages.list_deliveries(connection, account_id, cursor=cursor)
     with pytest.raises(ValidationFailed):
         await messages.list_deliveries(connection, account_id, limit=201)
+    with pytest.raises(ValidationFailed):
+        await messages.list_deliveries(connection, account_id, DeliveryFilter(recipient="a\x00b"))
     with pytest.raises(NotFound):
         await messages.list_deliveries(connection, account_id, DeliveryFilter(message_id=2**63))
 
@@ -200,3 +204,25 @@ async def test_report_times_are_part_of_the_record(sessions: Sessions, connectio
     detail = await messages.get_delivery(connection, domain.account_id, 1)
     assert detail is not None
     assert (detail.delivery.settled_at, detail.delivery.bounced_at, detail.delivery.complained_at) == (NOW, later, None)
+
+
+@pytest.mark.parametrize(
+    "wanted", [DeliveryFilter(), DeliveryFilter(message_id=3), DeliveryFilter(state=DeliveryState.FAILED)]
+)
+async def test_the_cost_of_a_page_does_not_grow_with_the_mail_of_others(
+    database_url: str, domain: Domain, wanted: DeliveryFilter
+) -> None:
+    pool = await create_pool(database_url, size=1, service="test")
+    async with pool, pool.acquire() as connection:
+        await connection.execute(
+            "INSERT INTO delivery (id, message_id, account_id, mail_from, recipient, recipient_domain, recipient_key, state)"
+            " SELECT n, n / 3, CASE WHEN n <= 11 THEN $1 ELSE 0 END, '', 'r', 'd', 'r', 'failed' FROM generate_series(1, 100000) n",
+            domain.account_id,
+        )
+        await connection.execute("ANALYZE delivery")
+        arguments = [domain.account_id, 2**62, messages.SCANNED, 51, wanted.state and wanted.state.value, None]
+        arguments += [wanted.message_id] if wanted.message_id is not None else []
+        plan = await connection.prepare("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + messages._list_sql(wanted))
+        (top,) = json.loads(await plan.fetchval(*arguments))
+    assert top["Plan"]["Actual Rows"] in {3, 11}
+    assert top["Plan"]["Shared Hit Blocks"] + top["Plan"]["Shared Read Blocks"] < 200
