@@ -62,6 +62,41 @@ def parse_enhanced(text: str) -> str | None:
     return f"{found[1]}.{int(found[2])}.{int(found[3])}"
 
 
+# Codes an SMTP server may send; 465 and 587, which texts name too, are ports.
+_CODE: Final = r"[245][0-57]\d"
+_AT_START: Final = re.compile(rf"[\s<\"'(\[]*({_CODE})(?=[\s\-:;,.#(]|$)")
+_WITHIN: Final = (
+    # the code with its enhanced code, or with the quoted text of the server, wherever they stand: ... error 550-'5.1.1 no such user'
+    re.compile(rf"(?<![\w.\-@])({_CODE})(?=[ \-]+[#(\['\"]*[245]\.\d{{1,3}}\.\d|-['\"])"),
+    # the code after the words that announce a server's answer: host mx.example[192.0.2.1] said: 550 no such user
+    re.compile(
+        rf"(?:said|says|respon\w+|reply|replied|returned|error|code|with|:)[\s:]+[\"'<(\[]*({_CODE})(?=[\s\-:])",
+        re.IGNORECASE,
+    ),
+)
+# An enhanced code later in the text, marked as one: 550 no such user (#5.1.1), or 550-no such user 550 5.1.1 try again
+_MARKED: Final = re.compile(rf"(?:[#(\[]|(?<![\w.\-@]){_CODE}[ \-])(?=[245]\.\d{{1,3}}\.\d)")
+
+
+def reply_codes(text: str) -> tuple[int, str]:
+    """Return the reply code and the enhanced code that a report's text quotes, as (550, "5.1.1"); 0 and "" where it has none.
+
+    Reads a reply as the server wrote it, on one line or several (`550-5.1.1 no 550 5.1.1 such user`), and a reply quoted in
+    a sentence of the reporting system. RFC 5321 section 4.2, RFC 3463 section 2.
+    """
+    found = _AT_START.match(text) or next(filter(None, (form.search(text) for form in _WITHIN)), None)
+    if found is None:
+        return 0, parse_enhanced(text) or ""
+    code = int(found[1])
+    enhanced = parse_enhanced(text[found.end() :].lstrip(" -:;,'\"")) or parse_enhanced(text)
+    for marked in _MARKED.finditer(text, found.end()):
+        if enhanced is not None:
+            break
+        later = parse_enhanced(text[marked.end() : marked.end() + 16])
+        enhanced = later if later is not None and later[0] == found[1][0] else None
+    return code, enhanced or ""
+
+
 def clean_text(text: str | bytes, limit: int = TEXT_LIMIT) -> str:
     """Return text from the network as text that may be stored, logged and shown.
 
