@@ -47,6 +47,8 @@ _SHORT_PREFIX = "posthouse-"
 _SOCKET_BYTES = 107  # sun_path is 108 with its final NUL (unix(7))
 _RECOVERY_SECONDS = 120.0
 _STATEMENT_SECONDS = 10.0
+SECOND_SIGNAL_SECONDS = 0.6
+"""How long the immediate shutdown may take before the server is killed."""
 _PID_LINE, _STATUS_LINE = 0, 7  # of postmaster.pid: miscadmin.h, LOCK_FILE_LINE_PID and LOCK_FILE_LINE_PM_STATUS
 _AS_USER = ("--user", "--map-user=1000", "--map-group=1000")
 
@@ -132,7 +134,7 @@ class EmbeddedPostgres:
         """Stop the server, in order within ``seconds``, else at once: it recovers at the next start."""
         if self._child is not None:
             # postgres(1): SIGINT is the fast shutdown, SIGQUIT the immediate one.
-            self._child.stop((signal.SIGINT, seconds), (signal.SIGQUIT, 1.0))
+            self._child.stop((signal.SIGINT, seconds), (signal.SIGQUIT, SECOND_SIGNAL_SECONDS))
             self._child = None
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
