@@ -38,6 +38,8 @@ class SmtpdConfig:
     """Longest time from MAIL to the end of the message."""
     session_timeout: float = 7_200.0
     """Longest time of a connection, up to the end of its last transaction."""
+    half_close_timeout: float = 30.0
+    """Longest time that answering may take once the peer has closed its side; it may have left altogether."""
     session_limit: int = 1_000
     """Connections at once."""
     per_ip_limit: int = 100

@@ -68,7 +68,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                lambda: Wire(self._opened, self._closed),
+                lambda: Wire(self._opened, self._closed, config.half_close_timeout),
                 host,
                 port,
                 ssl=context,

@@ -47,6 +47,7 @@ class Wire(asyncio.Protocol):
     Args:
         opened: called once the connection stands.
         closed: called once it does not.
+        half_close: seconds that answering may take after the peer has closed its side.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class Wire(asyncio.Protocol):
         "_drained",
         "_encrypted",
         "_ended",
+        "_half_close",
         "_loop",
         "_lost",
         "_opened",
@@ -69,10 +71,11 @@ class Wire(asyncio.Protocol):
         "_waiter",
     )
 
-    def __init__(self, opened: Callable[["Wire"], None], closed: Callable[["Wire"], None]) -> None:
+    def __init__(self, opened: Callable[["Wire"], None], closed: Callable[["Wire"], None], half_close: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._opened = opened
         self._closed = closed
+        self._half_close = half_close
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._out: list[bytes] = []
@@ -107,6 +110,7 @@ class Wire(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Answer what was asked before a half-close; TLS has no half-close."""
         self._ended = True
+        self._cut_off_after(self._half_close)  # it may have left altogether; TCP does not tell the two apart
         self._wake()
         return not self._encrypted
 
@@ -210,14 +214,15 @@ class Wire(asyncio.Protocol):
         """Send what is queued and wait until the peer takes it.
 
         Raises:
-            PeerGoneError, ReadTimeoutError: the peer is gone, or does not read.
+            PeerGoneError: it does not; the connection is closed.
         """
         self._send()
         if self._drained is not None:
             try:
                 await asyncio.wait_for(asyncio.shield(self._drained), seconds)
             except TimeoutError:
-                raise ReadTimeoutError from None
+                self.abort()  # no reply would reach it
+                raise PeerGoneError("the peer does not read") from None
 
     def wake(self) -> None:
         """Let a waiting reader look again, as if the time were up."""
@@ -254,9 +259,7 @@ class Wire(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._send()
             self._transport.close()
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = None if self._lost else self._loop.call_later(_CLOSE_SECONDS, self.abort)
+            self._cut_off_after(_CLOSE_SECONDS)
 
     def abort(self) -> None:
         """Close at once."""
@@ -277,6 +280,11 @@ class Wire(asyncio.Protocol):
             async with asyncio.timeout(seconds):
                 while thrown < most:
                     thrown += len(await self.read_some(seconds))
+
+    def _cut_off_after(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if self._lost else self._loop.call_later(seconds, self.abort)
 
     def _send(self) -> None:
         if not self._out:

@@ -1,5 +1,7 @@
 """Dot-stuffing: what we send is decoded to what it was, and a bare CR or LF is never sent."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ def stuff(chunks: list[bytes]) -> bytes:
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({place % (len(data) + 1) for place in cuts} | {0, len(data)})
-    return [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(places)]
 
 
 @given(CONTENT, st.lists(st.integers(0, 10**6), max_size=10))

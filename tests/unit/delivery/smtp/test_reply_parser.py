@@ -1,5 +1,7 @@
 """Replies of servers: tolerant within bounds."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,7 +72,7 @@ def test_any_chunking_gives_the_same_replies(replies: list[tuple[int, list[str]]
     )
     parser = ReplyParser()
     places = sorted({place % (len(data) + 1) for place in cuts} | {0, len(data)})
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         parser.feed(data[start:end])
     assert [(reply.code, reply.lines) for reply in parser.replies] == replies
     parser.replies.clear()

@@ -1,5 +1,7 @@
 """DATA decoding: what was sent comes out, in any chunking, and nothing but CRLF.CRLF ends a message."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ OCTETS = st.lists(st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"x", b"\r\n.", 
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({place % (len(data) + 1) for place in cuts} | {0, len(data)})
-    return [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(places)]
 
 
 def decode(chunks: list[bytes], limit: int = 10**6) -> tuple[DataDecoder, bytes | None]:
