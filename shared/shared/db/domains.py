@@ -49,7 +49,7 @@ class TxtLookup(Protocol):
     """The part of a resolver that proving a domain needs."""
 
     async def txt(self, name: str) -> list[str]:
-        """Return the texts at a name; LookupError where there are none."""
+        """Return the texts at a name; NotFound where there are none."""
 
 
 async def create_domain(
@@ -169,7 +169,7 @@ async def is_proven(domain: Domain, resolver: TxtLookup) -> bool:
     """
     try:
         texts = await resolver.txt(f"_posthouse.{domain.name}")
-    except LookupError:
+    except NotFound:
         return False
     return any(text.strip() == _TOKEN_PREFIX + domain.verification_token for text in texts)
 

@@ -24,6 +24,8 @@ class Zone:
         self._texts = texts
 
     async def txt(self, name: str) -> list[str]:
+        if name not in self._texts:
+            raise NotFound
         return self._texts[name]
 
 
