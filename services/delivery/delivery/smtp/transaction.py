@@ -156,7 +156,9 @@ class Transaction:
 
     async def _send_content(self) -> None:
         self._stage = Stage.MESSAGE
-        if self._body is not None:
+        if self._connection.answered:  # behind 354 there is nothing to say but goodbye
+            complete = False
+        elif self._body is not None:
             self._connection.write(self._body)
             complete = True
         else:
