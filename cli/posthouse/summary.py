@@ -44,8 +44,8 @@ def document(running: Running, workers: list[Worker]) -> dict[str, object]:
         health.setdefault(worker.service, [])
         if worker.child is not None:
             pids[worker.service].append(worker.child.pid)
-            if worker.health is not None:
-                health[worker.service].append(worker.health)
+        if worker.health is not None:
+            health[worker.service].append(worker.health)
     return {
         "http_url": running.http_url,
         "smtp": running.smtp,

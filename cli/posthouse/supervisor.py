@@ -181,7 +181,7 @@ class Supervisor:
     def _mourn(self, worker: Worker, child: Child, now: float) -> None:
         worker.failures = 1 if now - worker.started >= _HEALTHY_SECONDS else worker.failures + 1
         pause = pause_after(worker.failures)
-        worker.child, worker.due = None, now + pause
+        worker.child, worker.due, worker.addresses = None, now + pause, {}
         self._tell(
             f"{worker.name} (process {child.pid}) {child.describe_end()}; it is started again in {pause:g} s (log: {child.log})"
         )
