@@ -1,0 +1,18 @@
+"""The api service: takes mail, and answers once it is safe.
+
+The journey of one submission:
+
+1. ``routes/guard.py``: the credential is checked before a byte of the body is read (``auth.py``), and the body is read within
+   the process's budget of bytes (``budget.py``).
+2. ``routes/messages.py``: the JSON is held against its model (``schemas/messages.py``) and becomes a ``Submission``, the form
+   that every door hands in.
+3. ``submit.py``: limits, addresses, and whether this credential may use this From.
+4. ``shared/mail/compose.py`` makes the bytes, which from here on are final but for DKIM; ours is the topmost Received.
+5. Ids are taken for the message and one delivery per recipient; each delivery gets its from_id in its own return path.
+6. ``writer.py``: what queued while the last commit ran is stored by one transaction (``shared/db/accept.py``): message, body,
+   deliveries, queue rows, wake rows. A recipient on the suppression list is settled there and then, with its event.
+7. After the commit, and only then: the doorbell, and ``202 Accepted`` with the ids.
+
+The same process serves what customers and operators ask about it (``routes/``): reads of hot tables by raw queries, the
+control plane by sessions, each change in one transaction with its ring (``context.py``).
+"""

@@ -1,0 +1,37 @@
+"""The HTTP application of the api: routes, their frame, health, documentation."""
+
+from fastapi import FastAPI
+
+from api.context import Context
+from api.metrics import RequestTimer
+from api.openapi import application
+from api.routes import accounts, credentials, deliveries, domains, endpoints, events, messages, pages, suppressions
+from shared.metrics import Metrics
+from shared.web import problems
+from shared.web.health import Readiness, health_router
+
+SERVICE = "api"
+
+_ROUTERS = (
+    messages.router,
+    deliveries.router,
+    suppressions.router,
+    endpoints.router,
+    events.router,
+    accounts.router,
+    domains.router,
+    credentials.router,
+    pages.router,
+)
+
+
+def create_app(context: Context, readiness: Readiness, metrics: Metrics) -> FastAPI:
+    """Return the application that serves ``context``; it answers ``/readyz`` by ``readiness``."""
+    app = application()
+    app.state.context = context
+    for router in _ROUTERS:
+        app.include_router(router)
+    app.include_router(health_router(SERVICE, readiness, metrics))
+    problems.install(app, body_limit=context.settings.max_request_bytes)
+    app.add_middleware(RequestTimer, metrics=context.metrics)
+    return app

@@ -1,0 +1,213 @@
+"""Who is asking: API keys as Bearer tokens, logins and keys over HTTP Basic (RFC 6750, RFC 7617).
+
+A credential's row is remembered for one poll interval at most and dropped when the doorbell says that something changed, so
+a revoked key works no longer than that even with NATS down. argon2 runs once a minute for a login, not once a request.
+"""
+
+import asyncio
+import base64
+import binascii
+import functools
+from dataclasses import dataclass
+
+from api.caller import Caller
+from api.metrics import ApiMetrics
+from shared import log
+from shared.clock import Clock, Monotonic, monotonic, utc_now
+from shared.db.credentials import CredentialRow, find_credential, login_id
+from shared.db.engine import Pool, reachable
+from shared.errors import AddressInvalid, BadInput, Forbidden, Overloaded, Unauthenticated
+from shared.security.credentials import VerifiedPasswords, key_matches, password_matches, split_api_key
+from shared.security.keys import KeyRing
+
+_LONGEST_HEADER = 8 * 1024
+_ROWS_REMEMBERED = 10_000
+_LONGEST_MEMORY = 30.0
+_ARGON2_AT_ONCE = 2
+_ARGON2_WAITING = 64
+"""Password checks in hand, beyond which a request is turned away: each costs some 15 ms of processor time."""
+
+_UNKNOWN_KEY = "this API key is not known here; check that it was copied whole"
+_UNKNOWN_LOGIN = "user name or password is wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    row: CredentialRow
+    until: float
+
+
+class Authenticator:
+    """Turns an Authorization header into a :class:`Caller`.
+
+    Args:
+        pool: where credentials are read.
+        ring: checks the hashes of keys.
+        metrics: counts who was not let in.
+        seconds: how long a row may be remembered, 30 at most.
+        now: decides what has expired.
+        clock: decides what is still remembered.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        ring: KeyRing,
+        metrics: ApiMetrics,
+        *,
+        seconds: float,
+        now: Clock = utc_now,
+        clock: Monotonic = monotonic,
+    ) -> None:
+        self._pool, self._ring, self._metrics = pool, ring, metrics
+        self._seconds = min(seconds, _LONGEST_MEMORY)
+        self._now, self._clock = now, clock
+        self._rows: dict[str, _Remembered] = {}
+        self._loading: dict[str, asyncio.Task[CredentialRow | None]] = {}
+        self._verified = VerifiedPasswords(clock=clock)
+        self._argon2 = asyncio.Semaphore(_ARGON2_AT_ONCE)
+        self._argon2_waiting = 0
+
+    def forget(self) -> None:
+        """Read every credential anew when it is next used."""
+        self._rows.clear()
+        self._loading.clear()  # what is being read may be from before the change
+
+    async def identify(self, authorization: str | None, *, remote: str = "") -> Caller:
+        """Return who holds the credentials of an Authorization header.
+
+        Args:
+            authorization: its value, None where there is none.
+            remote: address of the client, for the log.
+
+        Raises:
+            Unauthenticated: there is no valid credential; the text says more only to someone who knows the secret.
+            Forbidden: the account is disabled.
+            Overloaded: too many passwords are being checked.
+            DatabaseUnavailable: credentials cannot be read now.
+        """
+        try:
+            row = await self._row(authorization)
+            self._check_standing(row)
+        except _Refused as refusal:
+            self._metrics.refused.labels(refusal.reason).inc()
+            log.get(__name__).info("authentication_failed", reason=refusal.reason, remote=remote)
+            raise refusal.error from None
+        return Caller(
+            credential_id=row.id,
+            account_id=row.account_id,
+            kind="login" if row.kind == "login" else "api_key",
+            uses_from_ids=row.uses_from_ids,
+        )
+
+    async def _row(self, authorization: str | None) -> CredentialRow:
+        if authorization is None:
+            raise _Refused("missing", "send an API key as `Authorization: Bearer ph_...`, or a login as HTTP Basic")
+        scheme, _, rest = authorization[:_LONGEST_HEADER].partition(" ")
+        match scheme.lower():  # RFC 9110 11.1: case-insensitive
+            case "bearer":
+                parts = split_api_key(rest.strip())
+                if parts is None:
+                    raise _Refused("malformed", "this is no API key: one looks like ph_<12 characters>_<43 characters>")
+                return await self._by_key(*parts)
+            case "basic":
+                user, password = _basic(rest)
+                if "@" in user:
+                    return await self._by_password(user, password)
+                whole = split_api_key(password)
+                return await self._by_key(user, whole[1] if whole is not None and whole[0] == user else password)
+            case _:
+                raise _Refused("malformed", "the Authorization header is neither Bearer nor Basic")
+
+    async def _by_key(self, key_id: str, secret: str) -> CredentialRow:
+        row = await self._find(key_id)
+        if row is None or row.key_hash is None or not key_matches(self._ring, row.key_hash, secret):
+            raise _Refused("unknown_key", _UNKNOWN_KEY)
+        return row
+
+    async def _by_password(self, user: str, password: str) -> CredentialRow:
+        try:
+            login = login_id(user)
+        except AddressInvalid:
+            raise _Refused("unknown_login", _UNKNOWN_LOGIN) from None
+        row = await self._find(login)
+        stored = row.password_hash if row is not None else None
+        if not await self._password_matches(login, stored, password) or row is None:
+            raise _Refused("unknown_login" if row is None else "wrong_password", _UNKNOWN_LOGIN)
+        return row
+
+    async def _password_matches(self, login: str, stored: str | None, password: str) -> bool:
+        if stored is not None and self._verified.knows(login, stored, password):
+            return True
+        if self._argon2_waiting >= _ARGON2_WAITING:
+            raise Overloaded("too many passwords are being checked right now; try again in a moment, or use an API key")
+        self._argon2_waiting += 1
+        try:
+            async with self._argon2:
+                if stored is not None and self._verified.knows(login, stored, password):
+                    return True  # someone with the same password was ahead of us
+                matches = await asyncio.to_thread(password_matches, stored, password)
+        finally:
+            self._argon2_waiting -= 1
+        if matches and stored is not None:
+            self._verified.remember(login, stored, password)
+        return matches
+
+    def _check_standing(self, row: CredentialRow) -> None:
+        what = "login" if row.kind == "login" else "API key"
+        if row.revoked_at is not None:
+            raise _Refused("revoked", f"this {what} was revoked; ask the operator for another")
+        if not row.is_valid(self._now()):
+            raise _Refused("expired", f"this {what} has expired; ask the operator for another")
+        if row.account_disabled_at is not None:
+            raise _Refused("account_disabled", "this account is disabled; ask the operator", error=Forbidden)
+
+    async def _find(self, public_id: str) -> CredentialRow | None:
+        """Read a credential, or remember it; many requests that need the same one at once ask the database once."""
+        known = self._rows.get(public_id)
+        if known is not None and self._clock() < known.until:
+            return known.row
+        task = self._loading.get(public_id)
+        if task is None:
+            task = self._loading[public_id] = asyncio.create_task(self._load(public_id))
+            task.add_done_callback(functools.partial(self._loaded, public_id))
+        return await asyncio.shield(task)
+
+    async def _load(self, public_id: str) -> CredentialRow | None:
+        async with reachable(), self._pool.acquire() as connection:
+            return await find_credential(connection, public_id)
+
+    def _loaded(self, public_id: str, task: "asyncio.Task[CredentialRow | None]") -> None:
+        if self._loading.get(public_id) is not task:
+            return  # a change came while it was read
+        del self._loading[public_id]
+        if task.cancelled() or task.exception() is not None:
+            return  # those who wait for it are told
+        row = task.result()
+        if row is None:
+            self._rows.pop(public_id, None)
+            return
+        if len(self._rows) >= _ROWS_REMEMBERED:
+            self._rows.clear()
+        self._rows[public_id] = _Remembered(row, self._clock() + self._seconds)
+
+
+class _Refused(Exception):  # noqa: N818 - carries an answer from where it is found to where it is counted
+    """Nobody is let in, and why."""
+
+    def __init__(self, reason: str, message: str, *, error: type[BadInput] = Unauthenticated) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.error = error(message)
+
+
+def _basic(encoded: str) -> tuple[str, str]:
+    """Read the credentials of RFC 7617 2: base64 of ``user:password`` in UTF-8."""
+    try:
+        text = base64.b64decode(encoded.strip(), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        raise _Refused("malformed", "the Basic credentials are not user:password in UTF-8 and base64") from None
+    user, colon, password = text.partition(":")
+    if not colon:
+        raise _Refused("malformed", "the Basic credentials have no colon between user and password")
+    return user, password

@@ -1,0 +1,192 @@
+"""The wiring of the api service: the only place where its parts meet."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from fastapi import FastAPI
+
+from api.app import SERVICE, create_app
+from api.auth import Authenticator
+from api.budget import ByteBudget
+from api.config import Settings
+from api.context import Context
+from api.metrics import ApiMetrics
+from api.stack import stack_check
+from api.submission import Limits
+from api.submit import Rules, Submitter
+from api.writer import Writer
+from shared import log
+from shared.bus import Bus
+from shared.config import load
+from shared.db.engine import CONNECTION_LOST, Connection, Pool, create_engine, create_pool, session_factory
+from shared.db.migrate import wait_until_ready
+from shared.dns.resolver import Resolver
+from shared.errors import Unavailable
+from shared.events import Subject
+from shared.mail.from_id import FromIds
+from shared.metrics import Metrics
+from shared.security.keys import KeyRing
+from shared.version import VERSION
+from shared.web.addresses import write_addresses
+from shared.web.health import Check, Readiness, health_app
+from shared.web.serve import RunningServer, serve
+from shared.worker.lease import Lease
+
+_FROM_ID_KEY_BYTES = 16
+
+
+async def run(stop: asyncio.Event) -> None:
+    """Serve until ``stop`` is set, then answer what is in hand and leave.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or what it names cannot be reached.
+    """
+    settings = load(Settings)
+    log.configure(SERVICE, settings.log_level)
+    logger = log.get(__name__)
+    await wait_until_ready(
+        settings.database_url,
+        seconds=settings.startup_wait_seconds,
+        tell=lambda line: logger.warning("waiting", detail=line),
+    )
+    async with contextlib.AsyncExitStack() as cleanup:
+        pool = await _pool(settings, cleanup)
+        bus = Bus(settings.nats_url, name=f"posthouse-{SERVICE}")
+        cleanup.push_async_callback(bus.close)
+        metrics = Metrics(SERVICE)
+        context, writer = _parts(settings, pool, bus, metrics, cleanup)
+        bus.listen(Subject.CONFIG_CHANGED, lambda _: context.authenticator.forget())
+        bus.start()
+        lease = Lease(pool, SERVICE, None, beat_seconds=settings.heartbeat_seconds, exhausted=_leases_no_rows)
+        await lease.join(VERSION)
+        cleanup.push_async_callback(_leave, lease)
+        checks = _checks(pool, bus)
+        own = Readiness(checks, stopping=stop)
+        of_stack = Readiness([*checks, stack_check(pool, settings.heartbeat_seconds)], stopping=stop)
+        public = own if settings.env != "local" else of_stack
+        async with (
+            _server(settings, health_app(SERVICE, own, metrics), public=False) as health,
+            _server(settings, create_app(context, public, metrics), public=True) as http,
+        ):
+            write_addresses(settings.address_file, http=http.address, health=health.address)
+            logger.info("listening", http=http.address, health=health.address, version=VERSION)
+            await _until(stop, lease, (http, health))
+        await writer.drain()
+
+
+def _parts(
+    settings: Settings, pool: Pool, bus: Bus, metrics: Metrics, cleanup: contextlib.AsyncExitStack
+) -> tuple[Context, Writer]:
+    counted = ApiMetrics(metrics)
+    ring = KeyRing([key.get_secret_value() for key in settings.secret_key])
+    engine = create_engine(settings.database_url, size=_of_sessions(settings), service=SERVICE)
+    cleanup.push_async_callback(engine.dispose)
+    resolver = Resolver([part.strip() for part in (settings.dns_servers or "").split(",") if part.strip()])
+    cleanup.push_async_callback(resolver.close)
+    writer = Writer(pool, bus, counted)
+    rules = Rules(
+        hostname=settings.hostname,
+        relay=settings.relay,
+        unverified_domains=settings.env == "local",
+        limits=Limits(message_bytes=settings.max_message_bytes, recipients=settings.max_recipients),
+        from_ids=FromIds([derived.key[:_FROM_ID_KEY_BYTES] for derived in ring.reading("from_id")]),
+    )
+    budget = ByteBudget(settings.request_budget_bytes)
+    counted.held.set_function(lambda: float(budget.held))
+    context = Context(
+        settings=settings,
+        pool=pool,
+        sessions=session_factory(engine),
+        bell=bus,
+        ring=ring,
+        authenticator=Authenticator(pool, ring, counted, seconds=settings.poll_seconds),
+        submitter=Submitter(pool, writer, rules, counted),
+        resolver=resolver,
+        outbound=settings.outbound_policy(),
+        budget=budget,
+        metrics=counted,
+    )
+    return context, writer
+
+
+def _of_sessions(settings: Settings) -> int:
+    return max(1, settings.database_pool // 4)
+
+
+async def _pool(settings: Settings, cleanup: contextlib.AsyncExitStack) -> Pool:
+    size = settings.database_pool - _of_sessions(settings)
+    pool = await create_pool(settings.database_url, size=size, service=SERVICE)
+
+    async def close() -> None:
+        try:
+            async with asyncio.timeout(settings.grace_seconds + 1):
+                await pool.close()
+        except TimeoutError:  # a connection that hangs; nothing that was answered depends on it
+            pool.terminate()
+
+    cleanup.push_async_callback(close)
+    return pool
+
+
+def _checks(pool: Pool, bus: Bus) -> list[Check]:
+    async def postgres() -> None:
+        await pool.fetchval("SELECT 1")
+
+    async def nats() -> None:
+        if bus.configured and not bus.connected:
+            raise Unavailable("not connected: the others find new work by polling")
+
+    return [Check("postgres", postgres), Check("nats", nats, required=False)]
+
+
+@contextlib.asynccontextmanager
+async def _server(settings: Settings, app: FastAPI, *, public: bool) -> AsyncIterator[RunningServer]:
+    server = (
+        await serve(
+            app,
+            settings.api_host,
+            settings.api_port,
+            setting="POSTHOUSE_API_PORT",
+            reuse_port=settings.api_reuse_port,
+        )
+        if public
+        else await serve(app, settings.health_host, settings.health_port, setting="POSTHOUSE_HEALTH_PORT")
+    )
+    try:
+        yield server
+    finally:
+        await server.stop(settings.grace_seconds if public else 0)
+
+
+async def _until(stop: asyncio.Event, lease: Lease, servers: Sequence[RunningServer]) -> None:
+    """Wait for the stop; an end of anything else is an error, and raised."""
+    beating = asyncio.Event()
+    stopping = asyncio.create_task(stop.wait())
+    beat = asyncio.create_task(lease.run(beating, lambda _: None))
+    serving = [asyncio.create_task(server.wait()) for server in servers]
+    try:
+        done, _ = await asyncio.wait({stopping, beat, *serving}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        if stopping not in done:
+            message = "a part of the service ended by itself"
+            raise RuntimeError(message)
+    finally:
+        beating.set()
+        for task in (stopping, *serving):
+            task.cancel()
+        await asyncio.gather(stopping, beat, *serving, return_exceptions=True)
+
+
+async def _leave(lease: Lease) -> None:
+    try:
+        await lease.leave()
+    except CONNECTION_LOST as error:  # the others will declare this worker dead, which it is
+        log.get(__name__).warning("not_unregistered", error=type(error).__name__)
+
+
+async def _leases_no_rows(_connection: Connection, row_ids: Sequence[int]) -> None:
+    """Never called: a service without a queue loses no rows."""
+    message = f"the api holds no queue rows, and yet {len(row_ids)} were lost"
+    raise RuntimeError(message)

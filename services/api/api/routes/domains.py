@@ -1,0 +1,91 @@
+"""``/v1/accounts/{account}/domains``: for operators."""
+
+from fastapi import APIRouter
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.context import Context, InContext
+from api.routes import answers
+from api.routes.guard import GuardedRoute, OperatorAuth
+from api.routes.parameters import AccountId, Id, InPages
+from api.schemas.domains import DkimKey, Domain, DomainPage, DomainWithRecords, NewDkimKey, NewDomain
+from shared.db import accounts, domains
+from shared.errors import Conflict, DatabaseUnavailable, Unavailable
+from shared.events import Subject
+from shared.models import Domain as Row
+from shared.web.problems import responses
+
+router = APIRouter(prefix="/v1/accounts/{account}/domains", tags=["domains"], route_class=GuardedRoute)
+
+
+@router.get("", operation_id="domains_list", summary="List domains", responses=answers.READ)
+async def list_(account: AccountId, context: InContext, _caller: OperatorAuth, query: InPages) -> DomainPage:
+    """Return the domains of an account, the oldest first."""
+    async with context.look() as session:
+        row = await accounts.get_account(session, int(account))
+        page = await domains.list_domains(session, row.id, cursor=query.cursor, limit=query.limit)
+    return DomainPage(data=[Domain.of(item) for item in page.items], next_cursor=page.next_cursor)
+
+
+@router.post("", operation_id="domains_create", summary="Add a domain", status_code=201, responses=answers.CREATE)
+async def create(account: AccountId, new: NewDomain, context: InContext, _caller: OperatorAuth) -> DomainWithRecords:
+    """Add a domain to an account, with DKIM keys. Publish the records of the answer, then have it verified."""
+    async with context.change(Subject.CONFIG_CHANGED, f"account:{account}") as session:
+        row = await domains.create_domain(
+            session, int(account), new.name, separators=new.separators, bounce_domain=new.bounce_domain
+        )
+        for algorithm in domains.SELECTORS:
+            await domains.create_dkim_key(session, context.ring, row, algorithm)
+        return await _detail(context, session, row)
+
+
+@router.get("/{domain}", operation_id="domains_get", summary="Get a domain", responses=answers.READ)
+async def get(account: AccountId, domain: Id, context: InContext, _caller: OperatorAuth) -> DomainWithRecords:
+    """Return a domain with its keys and the DNS records to publish."""
+    async with context.look() as session:
+        row = await accounts.get_account(session, int(account))
+        return await _detail(context, session, await domains.get_domain(session, row.id, int(domain)))
+
+
+@router.post(
+    "/{domain}/verify",
+    operation_id="domains_verify",
+    summary="Verify a domain",
+    responses={**answers.CREATE, **responses(DatabaseUnavailable, Unavailable)},
+)
+async def verify(account: AccountId, domain: Id, context: InContext, _caller: OperatorAuth) -> DomainWithRecords:
+    """Look for the verification record in DNS, and let the account send from the domain if it is there."""
+    async with context.look() as session:
+        owner = await accounts.get_account(session, int(account))
+        row = await domains.get_domain(session, owner.id, int(domain))
+    if row.verified_at is None and not await domains.is_proven(row, context.resolver):
+        record = domains.dns_records(row, (), context.settings.hostname)[0]
+        raise Conflict(
+            f"there is no {record.type} record {record.value} at {record.name} yet; publish it, and allow DNS some minutes"
+        )
+    async with context.change(Subject.CONFIG_CHANGED, f"account:{account}") as session:
+        row = await domains.mark_verified(session, row.account_id, row.id)
+        return await _detail(context, session, row)
+
+
+@router.post(
+    "/{domain}/dkim-keys",
+    operation_id="dkim_keys_create",
+    summary="Add a DKIM key",
+    status_code=201,
+    responses=answers.CREATE,
+)
+async def create_key(
+    account: AccountId, domain: Id, new: NewDkimKey, context: InContext, _caller: OperatorAuth
+) -> DkimKey:
+    """Make a further key that signs the mail of a domain from now on; publish its record at once."""
+    async with context.change(Subject.CONFIG_CHANGED, f"account:{account}") as session:
+        owner = await accounts.get_account(session, int(account))
+        row = await domains.get_domain(session, owner.id, int(domain))
+        return DkimKey.of(
+            await domains.create_dkim_key(session, context.ring, row, new.algorithm, selector=new.selector)
+        )
+
+
+async def _detail(context: Context, session: AsyncSession, row: Row) -> DomainWithRecords:
+    keys = await domains.list_dkim_keys(session, row.account_id, row.id)
+    return DomainWithRecords.detail(row, keys, domains.dns_records(row, keys, context.settings.hostname))

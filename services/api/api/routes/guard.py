@@ -1,0 +1,136 @@
+"""In front of every route of ``/v1``: who asks is settled before a byte of the body is read, and the body is read within the budget."""
+
+import ipaddress
+import json
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.types import Message
+
+from api.budget import Share
+from api.caller import AccountCaller, Caller
+from api.config import Network
+from api.context import context_of
+from shared.errors import Forbidden
+
+M = TypeVar("M", bound=BaseModel)
+
+_HEADERS_OF_ONE = ("authorization", "content-type")
+
+
+class GuardedRoute(APIRoute):
+    """A route that only a valid credential reaches."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, with the guard in front."""
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            context = context_of(request)
+            for name in _HEADERS_OF_ONE:
+                if len(request.headers.getlist(name)) > 1:
+                    # RFC 9110 5.3: these are no lists; two of them are read differently by different readers.
+                    raise HTTPException(400, f"The request has more than one {name} header.")
+            remote = remote_address(request, context.settings.trusted_proxies)
+            request.state.caller = await context.authenticator.identify(
+                request.headers.get("authorization"), remote=remote
+            )
+            with context.budget.share() as share:
+                await _read_body(request, share)
+                return await handle(request)
+
+        return guarded
+
+
+async def _read_body(request: Request, share: Share) -> None:
+    """Read the body into the request, where FastAPI finds it."""
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit():
+        share.reach(int(declared))
+    receive, seen = request._receive, 0  # noqa: SLF001 - the one place to count a body that does not say how long it is
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        if message["type"] == "http.request":
+            seen += len(message.get("body", b""))
+            share.reach(seen)
+        return message
+
+    request._receive = counted  # noqa: SLF001 - as above
+    body = await request.body()
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and media_type != "application/json":
+        raise HTTPException(415, "Send the body as JSON, with the header Content-Type: application/json.")
+
+
+def remote_address(request: Request, trusted: tuple[Network, ...]) -> str:
+    """Return the client's address: the last one in X-Forwarded-For that no trusted proxy wrote of itself, else the peer's."""
+    remote = request.client.host if request.client is not None else ""
+    forwarded = [part.strip() for part in ",".join(request.headers.getlist("x-forwarded-for")).split(",")]
+    while forwarded and _is_in(remote, trusted):
+        nearer = forwarded.pop()
+        if not _is_address(nearer):
+            break
+        remote = nearer
+    return remote
+
+
+def _is_in(address: str, networks: tuple[Network, ...]) -> bool:
+    if not networks or not _is_address(address):
+        return False
+    parsed = ipaddress.ip_address(address)
+    return any(parsed in network for network in networks)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _account_caller(request: Request) -> AccountCaller:
+    caller: Caller = request.state.caller
+    if caller.account_id is None:
+        raise Forbidden("an operator's key belongs to no account; use a key or login of the account")
+    return AccountCaller(caller.credential_id, caller.account_id, caller.kind, caller.uses_from_ids)
+
+
+def _operator_caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    if caller.account_id is not None:
+        raise Forbidden("only an operator may do that; this credential belongs to an account")
+    return caller
+
+
+AccountAuth = Annotated[AccountCaller, Depends(_account_caller)]
+"""The caller, who acts for an account."""
+OperatorAuth = Annotated[Caller, Depends(_operator_caller)]
+"""The caller, who is an operator."""
+
+
+def read_json(model: type[M], raw: bytes) -> M:
+    """Return a body as its model; for large ones outside the event loop, where FastAPI would do it inside.
+
+    Raises:
+        RequestValidationError: as FastAPI would have raised it.
+        HTTPException: 400, the body is not JSON.
+    """
+    try:
+        value = json.loads(raw)
+    except json.JSONDecodeError as error:
+        found = {"type": "json_invalid", "loc": ("body", error.pos), "msg": error.msg, "ctx": {"error": error.msg}}
+        raise RequestValidationError([found]) from None
+    except (ValueError, RecursionError):  # not UTF-8, a number of thousands of digits, thousands of brackets
+        raise HTTPException(400, "There was an error parsing the body") from None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False)
+        raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in errors]) from None

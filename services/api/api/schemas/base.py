@@ -1,0 +1,105 @@
+"""What all schemas share: strictness, text, times, files, pages."""
+
+import binascii
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+T = TypeVar("T", bound=BaseModel)
+
+# RFC 3339 5.6; the zone is part of it, because a time without one is a guess.
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def example(value: dict[str, Any]) -> ConfigDict:
+    """Return the model configuration that shows ``value`` in the OpenAPI document."""
+    return ConfigDict(json_schema_extra={"examples": [value]})
+
+
+class Input(BaseModel):
+    """Something that a caller sends."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Output(BaseModel):
+    """Something that we answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+def _storable(value: str) -> str:
+    if "\x00" in value:
+        raise PydanticCustomError("text_unstorable", "The character U+0000 cannot be stored; remove it")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+"""Text that can be stored; half of a surrogate pair is refused by the type itself."""
+
+
+def _read_moment(value: object) -> datetime:
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise PydanticCustomError(
+            "time_format", "A time is text such as 2026-11-20T13:00:00Z, with its zone (RFC 3339)"
+        )
+    try:
+        moment = datetime.fromisoformat(value.upper())
+        moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise PydanticCustomError("time_value", "There is no such time") from None
+    return moment
+
+
+Moment = Annotated[datetime, BeforeValidator(_read_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
+"""A time that a caller sends, with its zone."""
+
+
+def _write_moment(value: datetime) -> str:
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+Time = Annotated[
+    datetime,
+    PlainSerializer(_write_moment, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-20T13:00:00.000000Z"]}),
+]
+"""A time that we answer."""
+
+
+def _read_base64(value: object) -> bytes:
+    if isinstance(value, str):
+        try:
+            # RFC 4648 4; line breaks, as MIME's base64 has them, are no harm.
+            return binascii.a2b_base64(value.replace("\r", "").replace("\n", "").encode("ascii"), strict_mode=True)
+        except (binascii.Error, UnicodeEncodeError):
+            pass
+    raise PydanticCustomError("base64", "This is not base64 (RFC 4648 section 4, with padding)")
+
+
+Base64 = Annotated[
+    bytes,
+    BeforeValidator(_read_base64),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64", "examples": ["SGVsbG8sIHdvcmxkIQo="]}),
+]
+"""A file's content, as base64."""
+
+
+class PageOf(Output, Generic[T]):
+    """One page of a list."""
+
+    data: list[T]
+    next_cursor: str | None = Field(
+        description="Pass it as `cursor` to get the next page; null: there is nothing more. A page may be short, even empty, and still have a next."
+    )

@@ -1,0 +1,146 @@
+"""A submission as every door hands it in, and the limits that hold for all of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from api.caller import CredentialKind
+from shared.db import inputs
+from shared.errors import NoRecipients, TooLarge, ValidationFailed
+
+Door = Literal["rest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A mailbox as its sender wrote it."""
+
+    name: str
+    """Empty where there is none."""
+    address: str
+    """Not checked yet."""
+    field: str
+    """Where in the input the address stands, e.g. ``to[1].address``."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An attachment, or a file that the HTML shows."""
+
+    filename: str
+    content: bytes
+    content_type: str | None = None
+    content_id: str | None = None
+    inline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A message as it was handed in: nothing of it is checked yet but its types."""
+
+    door: Door
+    account_id: int
+    credential_id: int
+    credential_kind: CredentialKind
+    uses_from_ids: bool
+    sender: Party
+    to: tuple[Party, ...] = ()
+    cc: tuple[Party, ...] = ()
+    bcc: tuple[Party, ...] = ()
+    reply_to: tuple[Party, ...] = ()
+    subject: str = ""
+    text: str | None = None
+    html: str | None = None
+    files: tuple[File, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    message_id: str | None = None
+    """With angle brackets; None: a new one."""
+    date: datetime | None = None
+    """Aware; None: now."""
+    references: tuple[str, ...] = ()
+    extra: Mapping[str, str] | None = None
+    tags: tuple[str, ...] = ()
+
+    @property
+    def recipients(self) -> tuple[Party, ...]:
+        """Everyone it goes to, in the order To, Cc, Bcc; who is named twice gets it twice."""
+        return (*self.to, *self.cc, *self.bcc)
+
+    @property
+    def weight(self) -> int:
+        """About how many octets there are to compose."""
+        return len(self.text or "") + len(self.html or "") + sum(len(file.content) for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one message may bring along."""
+
+    message_bytes: int = 50 * 1024 * 1024
+    recipients: int = 1000
+    headers: int = 100
+    header_bytes: int = 64 * 1024
+    files: int = 100
+    extra_keys: int = 100
+    extra_bytes: int = 64 * 1024
+    tags: int = 20
+    tag_characters: int = 64
+
+
+def check(submission: Submission, limits: Limits) -> None:
+    """Refuse what is too much, or cannot be stored.
+
+    Raises:
+        NoRecipients: to, cc and bcc are empty.
+        TooLarge: ``field`` names what there is too much of.
+        ValidationFailed: a tag or an extra value holds what no database column can.
+    """
+    if not submission.recipients:
+        raise NoRecipients(field="to")
+    _at_most(limits.recipients, submission.recipients, "recipients", "to")
+    _at_most(limits.recipients, submission.reply_to, "addresses in reply_to", "reply_to")
+    _at_most(limits.headers, submission.headers, "headers", "headers")
+    _at_most(limits.files, submission.files, "files", "attachments")
+    _bytes_at_most(limits.header_bytes, (part for header in submission.headers for part in header), "headers")
+    _bytes_at_most(limits.header_bytes, submission.references, "references")
+    _check_extra(submission.extra or {}, limits)
+    _at_most(limits.tags, submission.tags, "tags", "tags")
+    for index, tag in enumerate(submission.tags):
+        _check_tag(tag, f"tags[{index}]", limits)
+    if submission.weight > limits.message_bytes:
+        raise message_too_large(submission.weight, limits)
+
+
+def message_too_large(size: int, limits: Limits) -> TooLarge:
+    """Return the error for a message of ``size`` octets."""
+    return TooLarge(
+        f"the message has at least {size} octets; at most {limits.message_bytes} are accepted: link to large files instead"
+    )
+
+
+def _at_most(most: int, items: Sequence[object], what: str, field: str) -> None:
+    if len(items) > most:
+        raise TooLarge(f"there are {len(items)} {what}; a message has at most {most}", field=field)
+
+
+def _bytes_at_most(most: int, texts: Iterable[str], field: str) -> None:
+    size = sum(len(text.encode(errors="replace")) for text in texts)
+    if size > most:
+        raise TooLarge(f"{field} have {size} octets together; at most {most} are accepted", field=field)
+
+
+def _check_extra(extra: Mapping[str, str], limits: Limits) -> None:
+    if len(extra) > limits.extra_keys:
+        raise TooLarge(f"extra has {len(extra)} keys; at most {limits.extra_keys} are accepted", field="extra")
+    _bytes_at_most(limits.extra_bytes, (part for item in extra.items() for part in item), "extra")
+    for key, value in extra.items():
+        inputs.text(key, field="extra", longest=limits.extra_bytes)
+        inputs.text(value, field="extra", longest=limits.extra_bytes)
+
+
+def _check_tag(tag: str, field: str, limits: Limits) -> None:
+    if len(tag) > limits.tag_characters:
+        raise TooLarge(f"a tag has at most {limits.tag_characters} characters, not {len(tag)}", field=field)
+    if not tag or not tag.isprintable():
+        raise ValidationFailed("a tag has 1 to 64 printable characters", field=field)
