@@ -161,6 +161,7 @@ GARBAGE = [
     b"HTTP/1.1 200\r\nContent-Length: -1\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"HTTP/1.1 200 OK\r\nX: " + b"y" * 40_000 + b"\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nX: " + b"y" * 300_000 + b"\r\n\r\n",
     b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 40_000 + b"\r\n",
     b"HTTP/1.1 100 Continue\r\n\r\n" * 100 + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
@@ -194,11 +195,38 @@ async def test_no_bytes_raise_anything_but_an_error_of_httpx(raw: bytes) -> None
         assert 200 <= response.status_code < 600
 
 
-async def test_an_answer_after_the_answer_is_never_taken_for_the_next() -> None:
-    stuffed = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 299 Forged\r\nContent-Length: 0\r\n\r\n"
-    async with WebhookReceiver([Behaviour(raw=stuffed), Behaviour(status=201)]) as receiver, calling() as (client, _):
-        assert (await client.post(receiver.url)).status_code == 200
-        assert (await client.post(receiver.url)).status_code == 201
+@pytest.mark.parametrize("late", [False, True], ids=["with the first", "after the first"])
+async def test_an_answer_after_the_answer_is_never_taken_for_the_next(late: bool) -> None:
+    answer = b"HTTP/1.1 %s Scripted\r\nContent-Length: 0\r\n\r\n"
+    answered, ended = asyncio.Event(), asyncio.Event()
+    served = 0
+
+    async def stuff(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        await reader.readuntil(b"\r\n\r\n")
+        if served > 1:
+            writer.write(answer % b"201")
+        elif late:
+            writer.write(answer % b"200")
+            await answered.wait()
+            writer.write(answer % b"299")
+        else:
+            writer.write(answer % b"200" + answer % b"299")
+        with contextlib.suppress(ConnectionError):
+            await reader.read()  # until the client ends it
+        ended.set()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(stuff, "127.0.0.1", 0) as server:
+        async with calling() as (client, _):
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+            assert (await client.post(url)).status_code == 200
+            answered.set()
+            await asyncio.wait_for(ended.wait(), 10)
+            ended.clear()
+            assert (await client.post(url)).status_code == 201
+        await asyncio.wait_for(ended.wait(), 10)
 
 
 async def test_early_hints_are_passed_over() -> None:
