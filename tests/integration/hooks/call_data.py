@@ -7,13 +7,14 @@ from typing import Self
 
 import asyncpg
 
+from integration.hooks.service import SECRET
 from integration.shared.db.queue_data import Mailroom, new_worker
 from shared.db.endpoints import NewEndpoint, create_endpoint
 from shared.db.engine import create_engine, session_factory
 from shared.db.queue import CALLS, Claimed
 from shared.security.keys import KeyRing
 
-RING = KeyRing(["a secret of the tests that is long enough"])
+RING = KeyRing([SECRET])
 
 
 @dataclass
