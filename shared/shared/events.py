@@ -6,6 +6,10 @@ state it speaks of, and is what webhooks, the event list and the doorbell carry.
 
 from enum import StrEnum
 
+from shared.mail.classify import Category
+
+__all__ = ["Category", "EventType", "Subject"]
+
 
 class EventType(StrEnum):
     """What happened. The values are the public names."""
@@ -32,17 +36,6 @@ class EventType(StrEnum):
     """Mail came to the return path of a delivery, and nothing in it says what became of that delivery."""
     RECEIVED = "received"
     """Mail for an address of the account arrived."""
-
-
-class Category(StrEnum):
-    """Whose trouble a failure is; only RECIPIENT suppresses an address by itself."""
-
-    RECIPIENT = "recipient"
-    REPUTATION = "reputation"
-    POLICY = "policy"
-    CONTENT = "content"
-    TRANSIENT = "transient"
-    INFRASTRUCTURE = "infrastructure"
 
 
 class Subject(StrEnum):

@@ -24,7 +24,7 @@ from shared.db import outcomes, workers
 from shared.db.engine import Connection, create_pool
 from shared.db.lanes import Lanes
 from shared.db.migrate import wait_until_ready
-from shared.dns import Resolver
+from shared.dns.resolver import Resolver
 from shared.errors import ConfigurationError
 from shared.events import Subject
 from shared.metrics import Metrics
@@ -55,7 +55,7 @@ async def run(stop: asyncio.Event) -> None:
         service,
         workers.DELIVERY_ROWS,
         beat_seconds=settings.heartbeat_seconds,
-        exhausted=_exhausted,
+        exhausted=exhausted,
         loss_delay=timedelta(seconds=settings.delivery_loss_delay_seconds),
     )
     metrics = Metrics(service)
@@ -79,7 +79,9 @@ async def run(stop: asyncio.Event) -> None:
         WorkerSettings(settings.delivery_sessions, settings.poll_seconds, settings.grace_seconds),
         Random(),  # noqa: S311 - jitter, not a secret
     )
-    metrics.gauge("sessions", "Slots being served: SMTP sessions at most.").set_function(lambda: float(worker.sessions))
+    metrics.gauge("sessions", "Slots being served: SMTP sessions at most.").set_function(
+        lambda: float(len(worker.serving))
+    )
     bus.listen(Subject.DELIVERY_DUE, lambda _: worker.heard.set(), group=service)
     bus.listen(Subject.CONFIG_CHANGED, lambda _: signers.forget())
     await lease.join(VERSION)
@@ -121,17 +123,15 @@ async def _work(worker: Worker, stop: asyncio.Event, beating: asyncio.Event) -> 
         beating.set()
 
 
-async def _exhausted(connection: Connection, delivery_ids: Sequence[int]) -> None:
+async def exhausted(connection: Connection, delivery_ids: Sequence[int]) -> None:
+    """Settle deliveries that were lost too often, in the reaper's transaction."""
     await outcomes.record(connection, [lost_too_often(delivery_id) for delivery_id in delivery_ids])
 
 
 def _router(settings: Settings) -> Router:
-    servers = [part.strip() for part in settings.dns_servers.split(",")] if settings.dns_servers else None
-    return Router(
-        Resolver(servers),
-        smtp_port=settings.delivery_smtp_port,
-        allow_private=settings.delivery_allow_private or settings.env == "local",
-    )
+    servers = [part.strip() for part in (settings.dns_servers or "").split(",") if part.strip()]
+    private = settings.delivery_allow_private or settings.env == "local"
+    return Router(Resolver(servers), Random(), smtp_port=settings.delivery_smtp_port, allow_private=private)  # noqa: S311 - order of equals, not a secret
 
 
 def _dial_settings(settings: Settings) -> DialSettings:

@@ -5,9 +5,11 @@ import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from ipaddress import ip_address
+from random import Random
 
 from shared.db.lanes import SiteName
-from shared.dns import DnsNotFound, DnsTemporary, Resolver
+from shared.dns.errors import DnsNotFound, DnsTemporary
+from shared.dns.resolver import Resolver
 from shared.security.outbound import check_address
 
 
@@ -53,12 +55,14 @@ class Router:
 
     Args:
         resolver: for MX and address records.
+        random: breaks ties between hosts of equal preference (RFC 5321 5.1).
         smtp_port: of MX hosts.
         allow_private: whether an MX host may live in a private network. A relay may: an operator named it.
     """
 
-    def __init__(self, resolver: Resolver, *, smtp_port: int, allow_private: bool) -> None:
+    def __init__(self, resolver: Resolver, random: Random, *, smtp_port: int, allow_private: bool) -> None:
         self._resolver = resolver
+        self._random = random
         self._port = smtp_port
         self._allow_private = allow_private
 
@@ -95,9 +99,9 @@ class Router:
             return [domain]
         except DnsTemporary as error:
             raise NoRoute(f"the MX records of {domain} cannot be looked up now: {error}", permanent=False) from None
-        if mx.is_null:  # RFC 7505 3
+        if mx.null:  # RFC 7505 3
             raise NoRoute(f"{domain} takes no mail: it has a null MX record", permanent=True)
-        return list(mx.hosts) or [domain]  # RFC 5321 5.1: without MX the domain itself is the host
+        return mx.in_order(self._random) or [domain]  # RFC 5321 5.1: without MX the domain itself is the host
 
     async def _addresses(self, host: str, *, relay: bool) -> list[str]:
         try:

@@ -51,9 +51,9 @@ class Worker:
         self._stop = asyncio.Event()
 
     @property
-    def sessions(self) -> int:
-        """Slots that are being served."""
-        return len(self._serving)
+    def serving(self) -> "frozenset[asyncio.Task[None]]":
+        """The slots being served, one task each."""
+        return frozenset(self._serving)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Claim until ``stop``; then let what is in flight finish within the grace period and release the rest."""

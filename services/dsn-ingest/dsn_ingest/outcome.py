@@ -27,6 +27,6 @@ def decide(read: Read, report_id: int, account_id: int, delivery_id: int, recipi
         code=block.reply_code,
         enhanced=block.enhanced,
         text=block.diagnostic,
-        category=Category(classified.category.value),
+        category=classified.category,
         immediate=block.action is Action.FAILED and classified.immediate,
     )

@@ -295,7 +295,11 @@ RETURNING failures::integer
 _ADD_SUPPRESSION = """
 INSERT INTO suppression (account_id, key, mox_key, address, manual, reason, code, enhanced, text, delivery_id, report_id)
 SELECT $1::bigint, $2, $3, $4, false, $5, $6, $7, $8, $9, $10 WHERE $1::bigint <> 0  -- the installation's own mail suppresses nobody
-ON CONFLICT (account_id, stream, kind, key) DO NOTHING RETURNING true
+ON CONFLICT (account_id, stream, kind, key) DO UPDATE SET mox_key = excluded.mox_key, match_by_mox_key = false, address = excluded.address,
+    manual = false, reason = excluded.reason, code = excluded.code, enhanced = excluded.enhanced, text = excluded.text,
+    delivery_id = excluded.delivery_id, report_id = excluded.report_id, created_at = now(), expires_at = NULL
+WHERE suppression.expires_at <= now()  -- an entry that has run out is no entry
+RETURNING true
 """
 _UNPARK = """
 WITH parked AS (DELETE FROM parked_report WHERE delivery_id = ANY ($1::bigint[]) RETURNING report_id)

@@ -1,5 +1,7 @@
 """Rows for tests of the queue, written the way the accepting transaction writes them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -23,13 +25,13 @@ class Mailroom:
         return self
 
     async def messages(
-        self, recipients: list[str], *, content: bytes = b"Subject: hi\r\n\r\nbody\r\n"
+        self, recipients: list[str], *, content: bytes = b"Subject: hi\r\n\r\nbody\r\n", site: SiteName | None = None
     ) -> list[accept.NewMessage]:
         """One message with one delivery for each recipient, not stored yet."""
         made = []
         for recipient in recipients:
             domain = recipient.rpartition("@")[2]
-            lane_id = await self.lanes.find(self.connection, SiteName("domain", domain), self.account_id)
+            lane_id = await self.lanes.find(self.connection, site or SiteName("domain", domain), self.account_id)
             message_id, delivery_id = await self.ids.take(self.connection, 2)
             delivery = accept.NewDelivery(
                 delivery_id, "me@ours.test", None, recipient, domain, recipient, recipient, lane_id
@@ -44,7 +46,10 @@ class Mailroom:
 
     async def accept(self, recipients: list[str]) -> list[int]:
         """Store one message for each recipient; return the delivery ids."""
-        messages = await self.messages(recipients)
+        return await self.store(await self.messages(recipients))
+
+    async def store(self, messages: list[accept.NewMessage]) -> list[int]:
+        """Store messages; return the delivery ids."""
         async with self.connection.transaction():
             await accept.accept(self.connection, messages)
         return [message.deliveries[0].id for message in messages]

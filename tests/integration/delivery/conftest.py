@@ -1,0 +1,148 @@
+"""A whole delivery worker in the test's own loop: real Postgres, real SMTP, no NATS."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+
+from delivery.dial import Dialer, DialSettings
+from delivery.ledger import Ledger
+from delivery.main import exhausted
+from delivery.pipeline import Courier, Tools
+from delivery.prepare import BodyBudget
+from delivery.route import Router
+from delivery.signing import Signers
+from delivery.smtp import Timeouts
+from delivery.worker import Worker, WorkerSettings
+from fakes.smtp_server import ScriptedSmtpServer
+from integration.shared.db.queue_data import Mailroom
+from shared.clock import utc_now
+from shared.db import workers
+from shared.db.engine import Pool, create_pool
+from shared.db.lanes import Lanes, SiteName
+from shared.db.transaction import NoBell
+from shared.dns.resolver import Resolver
+from shared.metrics import Metrics
+from shared.security.keys import KeyRing
+from shared.worker.lease import Lease
+
+SECRET = "s" * 32
+BEAT_SECONDS = 0.2
+
+
+@dataclass
+class RunningWorker:
+    """A worker that runs; ``stop`` asks it to end in order, ``kill`` leaves everything as it lies."""
+
+    worker: Worker
+    lease: Lease
+    stop: asyncio.Event
+    task: "asyncio.Task[None]"
+    beating: asyncio.Event
+    beat: "asyncio.Task[None]"
+
+    async def finish(self) -> None:
+        self.stop.set()
+        await self.task
+        self.beating.set()
+        await self.beat
+        await self.lease.leave()
+
+    async def kill(self) -> None:
+        for task in [self.task, self.beat, *self.worker.serving]:
+            task.cancel()
+        await asyncio.gather(self.task, self.beat, *self.worker.serving, return_exceptions=True)
+
+
+@dataclass
+class Site:
+    """Everything a test of the delivery service needs."""
+
+    url: str
+    pool: Pool
+    room: Mailroom
+    server: ScriptedSmtpServer
+    running: list[RunningWorker] = field(default_factory=list)
+
+    @property
+    def relay(self) -> str:
+        return f"127.0.0.1:{self.server.port}"
+
+    async def accept(self, *recipients: str, **more: object) -> list[int]:
+        messages = await self.room.messages(list(recipients), site=SiteName("relay", self.relay), **more)  # type: ignore[arg-type] # passed on
+        return await self.room.store(messages)
+
+    async def start(
+        self, *, relay: str | None = None, sessions: int = 4, grace: float = 5.0, timeout: float = 5.0
+    ) -> RunningWorker:
+        metrics = Metrics("delivery")
+        lease = Lease(self.pool, "delivery", workers.DELIVERY_ROWS, beat_seconds=BEAT_SECONDS, exhausted=exhausted)
+        tools = Tools(
+            pool=self.pool,
+            ledger=Ledger(self.pool, NoBell(), lease),
+            dialer=Dialer(
+                Router(Resolver(), Random(3), smtp_port=25, allow_private=True),
+                DialSettings("us.test", Timeouts.all(timeout)),
+            ),
+            signers=Signers(self.pool, KeyRing([SECRET])),
+            bodies=BodyBudget(1024 * 1024),
+            lanes=Lanes(),
+            relay=relay or self.relay,
+            clock=utc_now,
+            random=Random(1),
+        )
+        worker = Worker(self.pool, Courier(tools, metrics), lease, WorkerSettings(sessions, 0.05, grace), Random(2))
+        await lease.join("test")
+        stop, beating = asyncio.Event(), asyncio.Event()
+        beat = asyncio.create_task(lease.run(beating, lambda _: worker.heard.set()))
+        running = RunningWorker(worker, lease, stop, asyncio.create_task(worker.run(stop)), beating, beat)
+        self.running.append(running)
+        return running
+
+    async def state(self, delivery_id: int) -> str:
+        state: str = await self.pool.fetchval("SELECT state FROM delivery WHERE id = $1", delivery_id)
+        return state
+
+    async def events(self, delivery_id: int) -> list[str]:
+        return [
+            row["type"]
+            for row in await self.pool.fetch("SELECT type FROM event WHERE delivery_id = $1 ORDER BY id", delivery_id)
+        ]
+
+    async def settled(self) -> bool:
+        return await self.pool.fetchval("SELECT count(*) FROM delivery_queue") == 0
+
+
+OpenSite = Callable[[ScriptedSmtpServer], Awaitable[Site]]
+
+
+@pytest.fixture
+async def open_site(database_url: str) -> AsyncIterator[OpenSite]:
+    sites: list[Site] = []
+
+    async def make(server: ScriptedSmtpServer) -> Site:
+        pool = await create_pool(database_url, size=12, service="test")
+        connection = await pool.acquire()
+        room = await Mailroom(connection).open(f"acme {len(sites)}")  # type: ignore[arg-type] # a pool's proxy of a connection
+        site = Site(database_url, pool, room, server)
+        sites.append(site)
+        return site
+
+    yield make
+    for site in sites:
+        for running in site.running:
+            await running.kill()
+        await site.pool.release(site.room.connection)  # type: ignore[arg-type] # as above
+        await site.pool.close()
+
+
+@asynccontextmanager
+async def in_order(running: RunningWorker) -> AsyncIterator[RunningWorker]:
+    """Stop the worker in order at the end of the block."""
+    try:
+        yield running
+    finally:
+        await running.finish()
