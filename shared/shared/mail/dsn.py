@@ -71,7 +71,7 @@ _MAX_RETURNED: Final = 65_536
 def read_dsn(message: Part) -> Dsn | None:
     """Return the delivery status notification that a message is or carries, None if it has no part of that type.
 
-    Found at the top, and in a report that was forwarded or wrapped (RFC 3464 section 2; decisions on nested reports). A
+    Found at the top, and in a report that was forwarded or wrapped (RFC 3464 section 2). A
     report returned within another report is not looked at: the outer one is the news.
     """
     report = _find(message)
@@ -155,7 +155,6 @@ def _statuses(report: Part) -> Iterator[Part]:
 
 
 _FIELD: Final = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,99})[ \t]*:(.*)")
-_MAX_LINES: Final = 200  # of one field
 
 
 def _blocks(text: str) -> Iterator[dict[str, str]]:
@@ -179,7 +178,7 @@ def _blocks(text: str) -> Iterator[dict[str, str]]:
             value = [field[2]]
             if not "".join(block.get(name, ())).strip():
                 block[name] = value
-        elif len(value) < _MAX_LINES:
+        else:
             value.append(line)
     if block:
         yield _joined(block)

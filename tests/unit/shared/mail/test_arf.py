@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.mail.arf import Feedback, read_feedback
@@ -75,6 +75,7 @@ def test_a_bounce_of_a_complaint_is_a_bounce() -> None:
     assert read_dsn(message) is not None
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_fields_make_reading_fail(fields: str) -> None:
     read_feedback(

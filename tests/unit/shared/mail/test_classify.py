@@ -1,7 +1,7 @@
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import ConfigurationError
@@ -108,6 +108,7 @@ def test_a_recipient_who_is_not_there_is_suppressed(text: str) -> None:
     ("code", "enhanced", "text", "category"),
     [
         (552, "5.2.2", "user is over quota", Category.TRANSIENT),
+        (552, "5.2.2", "552-5.2.2 the mailbox of kim is\n552-5.2.2 full", Category.TRANSIENT),
         (450, "4.2.0", "Greylisted, see http://postgrey.schweikert.ch/", Category.TRANSIENT),
         (421, "4.7.0", "temporarily deferred due to user complaints", Category.REPUTATION),
         (554, "5.4.6", "Too many hops", Category.INFRASTRUCTURE),
@@ -177,6 +178,7 @@ def test_rules_are_read() -> None:
     assert (rule.category, rule.reply) == (Category.TRANSIENT, "Mailbox FULL, really")
 
 
+@settings(deadline=None)
 @given(st.integers(0, 999), st.text(max_size=8), st.text(st.characters(codec=None)))
 def test_nothing_makes_classifying_fail(code: int, enhanced: str, text: str) -> None:
     classify(code, enhanced, text)

@@ -253,6 +253,10 @@ def test_the_first_of_doubled_fields_counts() -> None:
     assert (recipient.action, recipient.status) == (Action.FAILED, "5.1.1")
 
 
+def test_a_recipient_named_twice_is_one() -> None:
+    assert one("Final-Recipient: rfc822; a@x\nAction: failed\nFinal-Recipient: rfc822; a@x").final_recipient == "a@x"
+
+
 @pytest.mark.parametrize(
     "blocks",
     [

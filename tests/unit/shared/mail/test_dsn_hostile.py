@@ -80,13 +80,13 @@ FIELDS = st.sampled_from(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(st.one_of(st.binary(), st.lists(FIELDS, max_size=50).map(lambda pieces: "".join(pieces).encode())))
 def test_no_fields_make_reading_fail(status: bytes) -> None:
     check(report(status))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(DATA), st.integers(0, 5000), st.integers(0, 200), st.binary(max_size=20))
 def test_no_damage_to_a_report_makes_reading_fail(path: Path, at: int, cut: int, put: bytes) -> None:
     raw = path.read_bytes()

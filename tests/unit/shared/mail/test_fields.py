@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 from encodings.aliases import aliases
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.mail.fields import (
@@ -52,6 +52,7 @@ def test_every_charset_that_python_names_reads_octets(charset: str) -> None:
     decode_text(bytes(range(256)), charset).encode()
 
 
+@settings(deadline=None)
 @given(charset=st.sampled_from(CHARSETS), octets=st.binary())
 def test_no_charset_makes_decoding_fail(charset: str, octets: bytes) -> None:
     decode_text(octets, charset).encode()
@@ -177,6 +178,7 @@ def test_comments_go_and_quoted_strings_stay() -> None:
     assert without_comments("a (never closed") == "a (never closed"
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec=None)))
 def test_nothing_here_raises(text: str) -> None:
     decode_words(text)

@@ -127,6 +127,17 @@ def test_the_outer_delimiter_ends_an_inner_multipart_that_has_no_end() -> None:
     assert message.parts[0].parts[0].body == b"x"
 
 
+def test_after_its_last_delimiter_a_multipart_has_no_more_parts() -> None:
+    message = read(b"Content-Type: multipart/mixed; boundary=b\n\n--b\n\none\n--b--\n--b\n\ntwo\n--b--\n")
+    assert [part.body for part in message.parts] == [b"one"]
+
+
+def test_the_delimiters_of_a_multipart_end_with_it() -> None:
+    inner = b"Content-Type: multipart/mixed; boundary=i\n\n--i\n\nx\n"
+    message = read(b"Content-Type: multipart/mixed; boundary=o\n\n--o\n" + inner + b"--o\n\ny\n--i\nz\n--o--\n")
+    assert [part.body for part in message.parts[1:]] == [b"y\n--i\nz"]
+
+
 def test_an_inner_multipart_may_not_steal_the_outer_boundary() -> None:
     message = read(
         b"Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\nx\n--b--\n"
@@ -253,7 +264,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(st.one_of(st.binary(), st.lists(PIECES, max_size=60).map(b"".join)))
 def test_nothing_raises_and_all_that_is_read_lies_in_the_message(raw: bytes) -> None:
     for part in read(raw).walk():
@@ -303,6 +314,7 @@ def build(content: tuple[str, object]) -> EmailMessage:
     return message
 
 
+@settings(deadline=None)
 @given(CONTENTS)
 def test_well_formed_mail_is_read_as_the_standard_library_reads_it(content: tuple[str, object]) -> None:
     raw = build(content).as_bytes()

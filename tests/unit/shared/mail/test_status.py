@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.mail.status import clean_text, parse_enhanced
@@ -58,6 +58,7 @@ def test_the_cut_is_in_octets_and_between_characters() -> None:
     assert clean_text("x" * 5000) == "x" * 4096
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(st.characters(codec=None)), st.binary()), st.integers(0, 64))
 def test_whatever_comes_in_what_comes_out_can_be_stored(text: str | bytes, limit: int) -> None:
     cleaned = clean_text(text, limit)
