@@ -22,6 +22,9 @@ from shared.worker.coalesce import Coalescer, Limits
 from shared.worker.lease import Lease
 
 _PAUSE_SECONDS = 0.25
+_PASSING = (asyncpg.PostgresError, asyncpg.InternalClientError)
+"""A deadlock, a standby that became read-only, a full disk; or asyncpg, surprised by a connection that ends while it begins a
+query. Each passes, and what is to be written stays right."""
 _UNSTORABLE = "the text of this result could not be stored"
 
 _log = structlog.get_logger(__name__)
@@ -71,8 +74,8 @@ class Ledger:
                 return await self._starts.submit((worker_id, call_id))
             except CONNECTION_LOST:
                 await asyncio.sleep(_PAUSE_SECONDS)
-            except asyncpg.PostgresError as error:
-                _log.warning("start_not_written_yet", call_id=call_id, sqlstate=error.sqlstate)
+            except _PASSING as error:
+                _log.warning("start_not_written_yet", call_id=call_id, error=type(error).__name__)
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def settle(self, result: CallResult) -> None:
@@ -87,8 +90,8 @@ class Ledger:
                     raise
                 _log.exception("result_refused_by_database", call_id=result.call_id, sqlstate=error.sqlstate)
                 result = replace(result, text=_UNSTORABLE, response="")
-            except asyncpg.PostgresError as error:  # a deadlock, a standby that became read-only, a full disk: all pass
-                _log.warning("result_not_written_yet", call_id=result.call_id, sqlstate=error.sqlstate)
+            except _PASSING as error:
+                _log.warning("result_not_written_yet", call_id=result.call_id, error=type(error).__name__)
                 await asyncio.sleep(_PAUSE_SECONDS)
             else:
                 return
@@ -98,7 +101,7 @@ class Ledger:
         try:
             async with self._claims.acquire() as connection:
                 return await with_fresh_plans(lambda: CALLS.refill(connection, worker_id, slot_id, lanes=1, rows=rows))
-        except CONNECTION_LOST:
+        except (*CONNECTION_LOST, *_PASSING):
             return []  # the slot goes back; whoever claims next finds the rest
 
     async def release(self, worker_id: int, call_ids: Sequence[int]) -> None:
@@ -119,7 +122,8 @@ class Ledger:
         while True:
             try:
                 await run()
-            except CONNECTION_LOST:
+            except (*CONNECTION_LOST, *_PASSING) as error:
+                _log.debug("not_given_back_yet", error=type(error).__name__)
                 await asyncio.sleep(_PAUSE_SECONDS)
             else:
                 return

@@ -126,7 +126,7 @@ class Slot:
                 self._forget_finished()
             await self._finish()
         except Exception:
-            await self._give_back(list(self._waiting))
+            await self._finish()  # what broke the slot does not cost the calls in flight their results
             raise
         finally:
             stopping.cancel()
@@ -160,9 +160,6 @@ class Slot:
         while self._flying:
             await asyncio.wait(self._flying)
             self._forget_finished()
-        await self._give_back(unstarted)
-
-    async def _give_back(self, unstarted: list[int]) -> None:
         await self._tools.ledger.release(self._worker_id, unstarted)
         await self._tools.ledger.return_slot(self._worker_id, self._id)
 

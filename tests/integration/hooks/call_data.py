@@ -22,6 +22,7 @@ class Customer:
     """One account in a database of its own; ``connection`` is the test's."""
 
     database_url: str
+    name: str = "acme"
     connection: asyncpg.Connection = field(init=False)
     mailroom: Mailroom = field(init=False)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
@@ -29,7 +30,7 @@ class Customer:
     async def __aenter__(self) -> Self:
         self.connection = await asyncpg.connect(self.database_url)
         self._stack.push_async_callback(self.connection.close)
-        self.mailroom = await Mailroom(self.connection).open()
+        self.mailroom = await Mailroom(self.connection).open(self.name)
         return self
 
     async def __aexit__(self, *_: object) -> None:
