@@ -6,17 +6,26 @@
 import asyncio
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from posthouse.embedded.nats import EmbeddedNats
 from posthouse.embedded.postgres import FAST_SETTINGS, MAJOR, EmbeddedPostgres, PostgresOptions
 from shared.db.migrate import upgrade
 
+# How long an example takes says more about the machine than about the code; speed is measured in bench/.
+settings.register_profile("posthouse", deadline=None)
+settings.load_profile("posthouse")
+
 TEMPLATE = "posthouse_template"
+
+_MEMORY_BYTES = 3 * 1024**3
 
 _numbers = itertools.count(1)
 
@@ -30,11 +39,21 @@ def postgres_options() -> PostgresOptions:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(
-    tmp_path_factory: pytest.TempPathFactory, postgres_options: PostgresOptions
-) -> Iterator[EmbeddedPostgres]:
+def memory_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in memory where the system has one: making a database is making six hundred files."""
+    memory = Path("/dev/shm")  # noqa: S108 - the folder made in it is ours alone (mode 0700)
+    if not memory.is_dir() or shutil.disk_usage(memory).free < _MEMORY_BYTES:
+        yield tmp_path_factory.mktemp("databases")
+        return
+    folder = Path(tempfile.mkdtemp(prefix="posthouse-test-", dir=memory))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(memory_folder: Path, postgres_options: PostgresOptions) -> Iterator[EmbeddedPostgres]:
     """The Postgres that the tests of this process share. Do not stop it: :func:`private_postgres` is for that."""
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), postgres_options)
+    server = EmbeddedPostgres(memory_folder / "postgres", postgres_options)
     server.start()
     yield server
     server.stop()
