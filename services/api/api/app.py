@@ -12,7 +12,7 @@ from shared.web.health import Readiness, health_router
 
 SERVICE = "api"
 
-_ROUTERS = (
+ROUTERS = (
     messages.router,
     deliveries.router,
     suppressions.router,
@@ -29,7 +29,7 @@ def create_app(context: Context, readiness: Readiness, metrics: Metrics) -> Fast
     """Return the application that serves ``context``; it answers ``/readyz`` by ``readiness``."""
     app = application()
     app.state.context = context
-    for router in _ROUTERS:
+    for router in ROUTERS:
         app.include_router(router)
     app.include_router(health_router(SERVICE, readiness, metrics))
     problems.install(app, body_limit=context.settings.max_request_bytes)

@@ -1,8 +1,10 @@
 """The OpenAPI document: what FastAPI reads off the routes, and what it cannot know."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Header
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from api.schemas.messages import SendMessage
@@ -92,11 +94,21 @@ def application() -> Application:
     )
 
 
+def _models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for model in base.__subclasses__():
+        yield model
+        yield from _models(model)
+
+
 def _complete(document: dict[str, Any]) -> None:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     _, made = models_json_schema([(SendMessage, "validation")], ref_template="#/components/schemas/{model}")
     schemas.update(made["$defs"])
+    for model in _models(BaseModel):
+        if model.__name__ in schemas and model.__module__.startswith("api."):
+            # FastAPI drops every null on its way, from examples too, where it is an answer.
+            schemas[model.__name__]["examples"] = model.model_json_schema().get("examples", [])
     problems.describe(document)
     components["securitySchemes"] = _SCHEMES
     document["security"] = [{name: []} for name in _SCHEMES]

@@ -74,17 +74,17 @@ async def send(request: Request, response: Response, context: InContext, caller:
 
 
 @router.get(
-    "/{id}",
+    "/{message}",
     operation_id="messages_get",
     summary="Get a message",
     responses=responses(Unauthenticated, Forbidden, NotFound, DatabaseUnavailable),
 )
-async def get(id: Id, context: InContext, caller: AccountAuth) -> Message:  # noqa: A002 - the parameter's public name
+async def get(message: Id, context: InContext, caller: AccountAuth) -> Message:
     """Return a message with its deliveries and every attempt at them."""
     async with context.read() as connection:
-        detail = await get_message(connection, caller.account_id, int(id))
+        detail = await get_message(connection, caller.account_id, int(message))
     if detail is None:
-        raise NotFound(f"there is no message {id} in this account")
+        raise NotFound(f"there is no message {message} in this account")
     return Message.of(detail)
 
 

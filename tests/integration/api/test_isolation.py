@@ -1,0 +1,127 @@
+"""No account sees, changes or even learns of what belongs to another, on any route."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from integration.api.conftest import HELLO, RunningApi, problem
+from shared.db.demo import Demo
+from shared.db.engine import Pool
+
+
+@dataclass
+class Belongings:
+    message: str
+    delivery: str
+    suppression: str
+    endpoint: str
+
+
+@pytest.fixture
+async def belongings(client: httpx.AsyncClient) -> Belongings:
+    """What the demo account has."""
+    suppression = (await client.post("/v1/suppressions", json={"address": "gone@example.org"})).json()
+    sent = (await client.post("/v1/messages", json={**HELLO, "to": ["gone@example.org"]})).json()
+    endpoint = (await client.post("/v1/endpoints", json={"url": "https://app.example.com/hook"})).json()
+    return Belongings(sent["id"], sent["deliveries"][0]["id"], suppression["id"], endpoint["id"])
+
+
+@pytest.fixture
+async def stranger(api: RunningApi, operator: httpx.AsyncClient, demo: Demo) -> AsyncIterator[httpx.AsyncClient]:
+    """Acts for another account."""
+    account = (await operator.post("/v1/accounts", json={"name": "stranger"})).json()
+    key = (await operator.post(f"/v1/accounts/{account['id']}/keys", json={})).json()["key"]
+    async with api.client(key) as client:
+        yield client
+
+
+async def test_another_accounts_things_are_not_there(
+    stranger: httpx.AsyncClient, client: httpx.AsyncClient, belongings: Belongings
+) -> None:
+    requests = {
+        "messages_get": ("GET", f"/v1/messages/{belongings.message}"),
+        "deliveries_get": ("GET", f"/v1/deliveries/{belongings.delivery}"),
+        "suppressions_get": ("GET", f"/v1/suppressions/{belongings.suppression}"),
+        "suppressions_remove": ("DELETE", f"/v1/suppressions/{belongings.suppression}"),
+        "endpoints_get": ("GET", f"/v1/endpoints/{belongings.endpoint}"),
+        "endpoints_delete": ("DELETE", f"/v1/endpoints/{belongings.endpoint}"),
+        "endpoints_rotate_secret": ("POST", f"/v1/endpoints/{belongings.endpoint}/rotate-secret"),
+    }
+    lists = {
+        "deliveries_list": [
+            "/v1/deliveries",
+            f"/v1/deliveries?message_id={belongings.message}",
+            "/v1/deliveries?recipient=gone@example.org",
+        ],
+        "suppressions_list": ["/v1/suppressions", "/v1/suppressions?address=gone@example.org"],
+        "endpoints_list": ["/v1/endpoints"],
+        "events_list": ["/v1/events", f"/v1/events?delivery_id={belongings.delivery}"],
+    }
+    creations = {"messages_send", "suppressions_add", "endpoints_create"}
+
+    for operation, (method, path) in requests.items():
+        problem(await stranger.request(method, path), 404, "not_found")
+        assert method == "DELETE" or (await client.request(method, path)).status_code == 200, operation
+    for paths in lists.values():
+        for path in paths:
+            assert (await stranger.get(path)).json()["data"] == [], path
+            assert len((await client.get(path)).json()["data"]) == 1, path
+    # What belongs to the demo account stands in nobody's way.
+    assert (await stranger.post("/v1/suppressions", json={"address": "gone@example.org"})).status_code == 201
+    problem(await stranger.post("/v1/messages", json=HELLO), 403, "from_not_allowed")
+    assert (await client.get(f"/v1/suppressions/{belongings.suppression}")).status_code == 200
+
+    document = (await client.get("/openapi.json")).json()
+    of_accounts = {
+        operation["operationId"]
+        for path, item in document["paths"].items()
+        for operation in item.values()
+        if not path.startswith(("/v1/accounts", "/v1/operator-keys"))
+    }
+    assert of_accounts == requests.keys() | lists.keys() | creations, "a route that this test does not know"
+
+
+async def test_no_route_for_operators_lets_an_account_in(client: httpx.AsyncClient, pool: Pool) -> None:
+    document = (await client.get("/openapi.json")).json()
+    asked = 0
+    for path, item in document["paths"].items():
+        if path.startswith(("/v1/accounts", "/v1/operator-keys")):
+            for method, operation in item.items():
+                for name in ("account", "domain", "address", "key", "login"):
+                    path = path.replace(f"{{{name}}}", "1")  # noqa: PLW2901 - the template, filled in
+                body = {
+                    "json": {"name": "x", "algorithm": "rsa-sha256", "address": "a@b.example", "login": "a@b.example"}
+                }
+                options = body if "requestBody" in operation else {}
+                response = await client.request(method, path, **options)
+                assert response.status_code in {403, 422}, (method, path, response.text)
+                asked += response.status_code == 403
+    assert asked >= 15
+    assert await pool.fetchval("SELECT count(*) FROM account") == 2
+
+
+async def test_an_accounts_things_are_not_another_accounts_for_operators_either(
+    operator: httpx.AsyncClient, demo: Demo
+) -> None:
+    account = (await operator.post("/v1/accounts", json={"name": "other"})).json()["id"]
+    of_demo = f"/v1/accounts/{demo.account_id}"
+    domain = (await operator.get(f"{of_demo}/domains")).json()["data"][0]["id"]
+    address = (await operator.get(f"{of_demo}/addresses")).json()["data"][0]["id"]
+    key = (await operator.get(f"{of_demo}/keys")).json()["data"][0]["id"]
+    login = (await operator.get(f"{of_demo}/logins")).json()["data"][0]["id"]
+
+    for method, path in (
+        ("GET", f"domains/{domain}"),
+        ("POST", f"domains/{domain}/verify"),
+        ("DELETE", f"addresses/{address}"),
+        ("DELETE", f"keys/{key}"),
+        ("DELETE", f"logins/{login}"),
+    ):
+        problem(await operator.request(method, f"/v1/accounts/{account}/{path}"), 404, "not_found")
+    problem(await operator.delete(f"{of_demo}/keys/{login}"), 404, "not_found")
+    problem(await operator.delete(f"{of_demo}/logins/{key}"), 404, "not_found")
+    problem(await operator.delete(f"/v1/operator-keys/{key}"), 404, "not_found")
+    assert (await operator.get(f"{of_demo}/keys")).json()["data"][0]["revoked_at"] is None
+    assert (await operator.get(f"{of_demo}/logins")).json()["data"][0]["revoked_at"] is None
