@@ -66,13 +66,12 @@ class Ledger:
         while True:
             try:
                 await self._results.submit(outcome)
+            except ValueError as error:
+                outcome = _storable(outcome, error)
             except CONNECTION_LOST:
                 await asyncio.sleep(_PAUSE_SECONDS)
             except asyncpg.PostgresError as error:
-                if outcome.text == _UNSTORABLE:
-                    raise
-                _log.exception("result_refused_by_database", delivery_id=outcome.delivery_id, sqlstate=error.sqlstate)
-                outcome = replace(outcome, text=_UNSTORABLE, enhanced="", facts=outcomes.AttemptFacts())
+                outcome = _storable(outcome, error)
             else:
                 return
 
@@ -119,3 +118,11 @@ class Ledger:
 
 
 _UNSTORABLE = "the text of this result could not be stored"
+
+
+def _storable(outcome: Outcome, error: Exception) -> Outcome:
+    """Return the outcome without what came from the network; raises where that was not the reason."""
+    if outcome.text == _UNSTORABLE:
+        raise error
+    _log.error("result_refused_by_database", delivery_id=outcome.delivery_id, exc_info=error)
+    return replace(outcome, text=_UNSTORABLE, enhanced="", facts=outcomes.AttemptFacts())

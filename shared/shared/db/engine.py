@@ -34,15 +34,21 @@ LIMIT $2 is small: with a million analysed rows it hashed the whole queue for a 
 CONNECTION_LOST = (
     OSError,
     TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
+    asyncpg.PostgresConnectionError,  # class 08
+    asyncpg.InvalidAuthorizationSpecificationError,  # 28: a password is being changed
+    asyncpg.InsufficientResourcesError,  # 53: too many connections, disk full
+    asyncpg.ObjectNotInPrerequisiteStateError,  # 55: the database takes no connections, a lock is not to be had
+    asyncpg.OperatorInterventionError,  # 57: shutting down, starting up, canceled
+    asyncpg.PostgresSystemError,  # 58
+    asyncpg.TransactionRollbackError,  # 40: deadlock, serialization
+    asyncpg.ReadOnlySQLTransactionError,  # a standby that is not promoted yet
     asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InterfaceError,
+    asyncpg.InterfaceError,  # the driver's: the connection or the pool is closed
+    asyncpg.InternalClientError,  # the driver's, on a connection that broke in mid-operation
 )
-"""The connection failed, not the statement: whether a commit happened must be looked up."""
+"""The database cannot do it now, whatever "it" is: wait and try again; whether a commit happened must be looked up.
+
+The driver's complaint about a value that cannot be sent is an InterfaceError too, and a ValueError: catch that one first."""
 
 T = TypeVar("T")
 
@@ -102,5 +108,7 @@ async def reachable() -> AsyncIterator[None]:
     """Turn a lost connection into :class:`DatabaseUnavailable`, which callers answer with 503 or 451."""
     try:
         yield
+    except ValueError:  # a value, not the connection
+        raise
     except CONNECTION_LOST as error:
         raise DatabaseUnavailable from error

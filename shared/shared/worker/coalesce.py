@@ -107,7 +107,8 @@ class Coalescer(Generic[T, R]):
         try:
             results = await self._run([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 - every error is handed to the callers, none is swallowed
-            if len(batch) == 1 or isinstance(error, self._whole):
+            # A ValueError is about one item's values, even where it is a driver's InterfaceError as well.
+            if len(batch) == 1 or (isinstance(error, self._whole) and not isinstance(error, ValueError)):
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
