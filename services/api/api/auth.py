@@ -66,7 +66,7 @@ class Authenticator:
         self._loading: dict[str, asyncio.Task[CredentialRow | None]] = {}
         self._verified = VerifiedPasswords(clock=clock)
         self._argon2 = asyncio.Semaphore(_ARGON2_AT_ONCE)
-        self._argon2_waiting = 0
+        self._checking: dict[tuple[str, str | None, str], asyncio.Task[bool]] = {}
 
     def forget(self) -> None:
         """Read every credential anew when it is next used."""
@@ -139,16 +139,20 @@ class Authenticator:
     async def _password_matches(self, login: str, stored: str | None, password: str) -> bool:
         if stored is not None and self._verified.knows(login, stored, password):
             return True
-        if self._argon2_waiting >= _ARGON2_WAITING:
-            raise Overloaded("too many passwords are being checked right now; try again in a moment, or use an API key")
-        self._argon2_waiting += 1
-        try:
-            async with self._argon2:
-                if stored is not None and self._verified.knows(login, stored, password):
-                    return True  # someone with the same password was ahead of us
-                matches = await asyncio.to_thread(password_matches, stored, password)
-        finally:
-            self._argon2_waiting -= 1
+        question = (login, stored, password)
+        task = self._checking.get(question)
+        if task is None:
+            if len(self._checking) >= _ARGON2_WAITING:
+                raise Overloaded(
+                    "too many passwords are being checked right now; try again in a moment, or use an API key"
+                )
+            task = self._checking[question] = asyncio.create_task(self._check_password(login, stored, password))
+            task.add_done_callback(lambda _: self._checking.pop(question))
+        return await asyncio.shield(task)
+
+    async def _check_password(self, login: str, stored: str | None, password: str) -> bool:
+        async with self._argon2:
+            matches = await asyncio.to_thread(password_matches, stored, password)
         if matches and stored is not None:
             self._verified.remember(login, stored, password)
         return matches
