@@ -10,7 +10,7 @@ from posthouse.settings import LocalSettings, MigrateSettings
 from shared.errors import ConfigurationError, PosthouseError
 from shared.version import VERSION
 
-_GROUPS: tuple[str, ...] = ()
+_GROUPS: tuple[str, ...] = ("posthouse.operator",)
 """Modules that add commands of their own, imported at start, so they import what is slow inside their functions."""
 
 app = typer.Typer(
@@ -39,6 +39,22 @@ def migrate(settings: MigrateSettings) -> None:
     from posthouse.migrate import run_migrate  # noqa: PLC0415 - as above
 
     run_migrate(settings)
+
+
+@app.command("bootstrap")
+def bootstrap() -> None:
+    """Print the first operator's key of an empty database, once; reads POSTHOUSE_DATABASE_URL and POSTHOUSE_SECRET_KEY."""
+    from posthouse.bootstrap import run_bootstrap  # noqa: PLC0415 - as above
+
+    run_bootstrap()
+
+
+@app.command("demo")
+def demo() -> None:
+    """Send a mail through a throw-away stack and watch what becomes of it, in a minute."""
+    from posthouse.demo.run import run_demo  # noqa: PLC0415 - as above
+
+    raise typer.Exit(run_demo())
 
 
 @app.command("version")

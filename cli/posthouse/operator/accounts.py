@@ -1,0 +1,102 @@
+"""``posthouse account`` and ``posthouse address``."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from posthouse.operator.command import AccountArgument, LimitOption, Operator, command, given, new_group
+
+_ACCOUNTS = {
+    "id": "id",
+    "name": "name",
+    "retries": "retry_schedule",
+    "created": "created_at",
+    "disabled": "disabled_at",
+}
+_ACCOUNT = {
+    "Account": "id",
+    "Name": "name",
+    "Created": "created_at",
+    "Disabled": "disabled_at",
+    "Keeps settled deliveries (s)": "keep_deliveries_seconds",
+    "Keeps settled calls (s)": "keep_calls_seconds",
+    "Messages a day": "messages_per_day",
+    "New recipients a day": "first_time_recipients_per_day",
+    "Retry schedule": "retry_schedule",
+}
+_ADDRESSES = {"id": "id", "address": "address"}
+
+account = new_group("account", "Accounts, the tenants of an installation.")
+address = new_group("address", "The addresses that an account's logins send from and that receive for it.")
+
+
+def groups() -> Iterator[typer.Typer]:
+    """Return the groups of this module."""
+    yield from (account, address)
+
+
+@command(account, "create")
+def create(
+    operator: Operator,
+    name: Annotated[str, typer.Argument(help="What to call it.")],
+    *,
+    keep_deliveries: Annotated[int | None, typer.Option(metavar="SECONDS", help="Keep settled deliveries.")] = None,
+    keep_calls: Annotated[int | None, typer.Option(metavar="SECONDS", help="Keep settled webhook calls.")] = None,
+    messages_per_day: Annotated[int | None, typer.Option(help="Limit; none without it.")] = None,
+    first_time_recipients_per_day: Annotated[int | None, typer.Option(help="Limit; none without it.")] = None,
+    retry_schedule: Annotated[str | None, typer.Option(help="default (three days) or mox.")] = None,
+) -> None:
+    """Create an account."""
+    new = given(
+        name=name,
+        keep_deliveries_seconds=keep_deliveries,
+        keep_calls_seconds=keep_calls,
+        messages_per_day=messages_per_day,
+        first_time_recipients_per_day=first_time_recipients_per_day,
+        retry_schedule=retry_schedule,
+    )
+    operator.output.item(operator.client.post("/v1/accounts", new), _ACCOUNT)
+
+
+@command(account, "list")
+def list_(operator: Operator, limit: LimitOption = 1000) -> None:
+    """List the accounts, the oldest first."""
+    operator.output.items(operator.client.listed("/v1/accounts", limit), _ACCOUNTS, "there are no accounts yet")
+
+
+@command(account, "show")
+def show(operator: Operator, account: AccountArgument) -> None:
+    """Show an account."""
+    operator.output.item(operator.client.get(operator.account(account)), _ACCOUNT)
+
+
+@command(address, "add")
+def add_address(
+    operator: Operator,
+    account: AccountArgument,
+    address: Annotated[str, typer.Argument(help="At a domain of the account; @example.com gives all of the domain.")],
+) -> None:
+    """Give an account an address."""
+    made = operator.client.post(f"{operator.account(account)}/addresses", {"address": address})
+    operator.output.done(f"address {made.get('id')}: {made.get('address')}", made)
+
+
+@command(address, "list")
+def list_addresses(operator: Operator, account: AccountArgument, limit: LimitOption = 1000) -> None:
+    """List the addresses of an account, the oldest first."""
+    listing = operator.client.listed(f"{operator.account(account)}/addresses", limit)
+    operator.output.items(listing, _ADDRESSES, "the account has no addresses yet")
+
+
+@command(address, "remove")
+def remove_address(
+    operator: Operator,
+    account: AccountArgument,
+    address: Annotated[str, typer.Argument(help="The address, or its id.")],
+) -> None:
+    """Take an address away from an account."""
+    path = f"{operator.account(account)}/addresses"
+    found = operator.find(path, address, ("address",), "address")
+    operator.client.delete(f"{path}/{found}")
+    operator.output.done(f"address {found} is removed", {"id": found, "removed": True})
