@@ -69,4 +69,9 @@ def context_of(request: Request) -> Context:
     return context
 
 
-InContext = Annotated[Context, Depends(context_of)]
+async def _context(request: Request) -> Context:
+    # Async though it waits for nothing: FastAPI would run it in a thread otherwise.
+    return context_of(request)
+
+
+InContext = Annotated[Context, Depends(_context)]

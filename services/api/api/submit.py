@@ -92,7 +92,6 @@ class Submitter:
         self._rules, self._metrics = rules, metrics
         self._now, self._random = now, random
         self._ids = IdBlocks()
-        self._ids_lock = asyncio.Lock()
         self._lanes = Lanes()
 
     async def submit(self, submission: Submission) -> Submitted:
@@ -134,16 +133,15 @@ class Submitter:
         check(submission, self._rules.limits)
         draft = self._draft(submission)
         bcc = _mailboxes(submission.bcc)
+        recipients = (*draft.to, *draft.cc, *bcc)
+        sites = {mailbox.address.domain: self._site(mailbox) for mailbox in recipients}
         async with reachable(), self._pool.acquire() as connection:
             domain = await self._sender_domain(connection, submission, draft.sender)
-        composed = await self._compose(submission, draft)
-        recipients = (*draft.to, *draft.cc, *bcc)
-        async with reachable(), self._pool.acquire() as connection:
-            message_id, *delivery_ids = await self._take_ids(connection, 1 + len(recipients))
-            sites = {mailbox.address.domain: self._site(mailbox) for mailbox in recipients}
+            message_id, *delivery_ids = await self._ids.take(connection, 1 + len(recipients))
             lanes = {
                 site: await self._lanes.find(connection, site, submission.account_id) for site in set(sites.values())
             }
+        composed = await self._compose(submission, draft)
         deliveries = tuple(
             self._delivery(
                 delivery_id,
@@ -217,10 +215,6 @@ class Submitter:
             return await asyncio.to_thread(run) if submission.weight > _LOOP_MAY_COMPOSE else run()
         except ValidationFailed as error:
             raise _in_terms_of(submission, error) from None
-
-    async def _take_ids(self, connection: Connection, count: int) -> list[int]:
-        async with self._ids_lock:  # a block counts its ids before it waits for more, so only one may ask at a time
-            return await self._ids.take(connection, count)
 
     def _site(self, mailbox: Mailbox) -> SiteName:
         if self._rules.relay is not None:

@@ -164,7 +164,7 @@ async def test_endpoints_that_will_not_do(
 
 
 async def test_the_local_stack_takes_private_webhook_targets(start_api: StartApi, demo: Demo) -> None:
-    api = await start_api(env="local")
+    api = await start_api(env="local", hooks_allow_private="true")
     async with api.client(demo.account_key) as client:
         made = await client.post("/v1/endpoints", json={"url": "http://127.0.0.1:5001/hook", "events": ["bounced"]})
         assert made.status_code == 201, made.text
