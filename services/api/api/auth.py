@@ -196,7 +196,7 @@ class Authenticator:
         self._rows[public_id] = _Remembered(row, self._clock() + self._seconds)
 
 
-class _Refused(Exception):  # noqa: N818 - carries an answer from where it is found to where it is counted
+class _Refused(Exception):
     """Nobody is let in, and why."""
 
     def __init__(self, reason: str, message: str, *, error: type[BadInput] = Unauthenticated) -> None:

@@ -1,18 +1,17 @@
 """Settings of the api service."""
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from shared.config import ServiceSettings
-from shared.security.outbound import DEFAULT_PORTS, OutboundPolicy
+from shared.security.outbound import Network
+from shared.security.targets import WebhookTargetSettings, parts
+from shared.security.targets import port as read_port
 
-Network = IPv4Network | IPv6Network
 
-
-class Settings(ServiceSettings):
+class Settings(WebhookTargetSettings):
     """What the api needs beyond the common settings."""
 
     api_host: str = Field(default="0.0.0.0", description="Address that the public HTTP interface listens on.")
@@ -50,30 +49,11 @@ class Settings(ServiceSettings):
     dns_servers: str | None = Field(
         default=None, description="`address:port` of resolvers, separated by commas; the system's without it."
     )
-    hooks_allow_private: bool | None = Field(
-        default=None,
-        description="Whether webhook URLs may lead into private networks and to any port; without it only in the local stack. Give api and hooks the same value.",
-    )
-    hooks_allowed_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
-        default=(),
-        description="Networks that webhooks may call although they are not public, separated by commas. Give api and hooks the same value.",
-    )
-    hooks_allowed_ports: Annotated[frozenset[int] | None, NoDecode] = Field(
-        default=DEFAULT_PORTS,
-        description="Ports that webhooks may call, separated by commas, or `any`. Give api and hooks the same value.",
-    )
 
-    @field_validator("trusted_proxies", "hooks_allowed_networks", mode="before")
+    @field_validator("trusted_proxies", mode="before")
     @classmethod
-    def _networks(cls, value: object) -> object:
-        return tuple(ip_network(part, strict=False) for part in _parts(value)) if isinstance(value, str) else value
-
-    @field_validator("hooks_allowed_ports", mode="before")
-    @classmethod
-    def _ports(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return None if value.strip().lower() == "any" else frozenset(_port(part) for part in _parts(value))
+    def _proxies(cls, value: object) -> object:
+        return tuple(ip_network(part, strict=False) for part in parts(value)) if isinstance(value, str) else value
 
     @field_validator("relay")
     @classmethod
@@ -84,25 +64,5 @@ class Settings(ServiceSettings):
         if not host or (":" in host and not (host.startswith("[") and host.endswith("]"))):
             message = "is written host:port; an IPv6 address stands in brackets"
             raise ValueError(message)
-        _port(port)
+        read_port(port)
         return value
-
-    def outbound_policy(self) -> OutboundPolicy:
-        """Return what the hooks service will call, so that a URL it never would is refused when it is registered."""
-        private = self.env == "local" if self.hooks_allow_private is None else self.hooks_allow_private
-        return OutboundPolicy(
-            allow_private=private,
-            allowed_networks=self.hooks_allowed_networks,
-            allowed_ports=None if private else self.hooks_allowed_ports,
-        )
-
-
-def _parts(value: str) -> list[str]:
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 65536:
-        message = f"{text!r} is no port: a number from 1 to 65535"
-        raise ValueError(message)
-    return int(text)

@@ -103,7 +103,7 @@ def _parts(
         authenticator=Authenticator(pool, ring, counted, seconds=settings.poll_seconds),
         submitter=Submitter(pool, writer, rules, counted),
         resolver=resolver,
-        outbound=settings.outbound_policy(),
+        outbound=settings.outbound_policy,
         budget=budget,
         metrics=counted,
     )

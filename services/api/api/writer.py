@@ -153,7 +153,7 @@ class Writer:
         return True
 
 
-class _Lost(Exception):  # noqa: N818 - carries one fact from where it is known to where it is used
+class _Lost(Exception):
     """The connection was lost."""
 
     def __init__(self, *, committing: bool) -> None:

@@ -15,7 +15,7 @@ from shared.db.outcomes import AttemptFacts
 NO_FACTS = AttemptFacts()
 
 
-class Undeliverable(Exception):  # noqa: N818 - reads as what it is where it is raised
+class Undeliverable(Exception):
     """No session could be had with any hop of a site; ``result`` says why, as it counts for each mail that was due."""
 
     def __init__(self, result: Result) -> None:

@@ -14,7 +14,7 @@ import asyncpg
 import structlog
 
 from shared.db import outcomes, starts
-from shared.db.engine import CONNECTION_LOST, Connection, Pool
+from shared.db.engine import CONNECTION_LOST, Connection, Pool, with_fresh_plans
 from shared.db.outcomes import Outcome
 from shared.db.queue import DELIVERIES
 from shared.db.starts import Candidate, Gate
@@ -95,26 +95,33 @@ class Ledger:
         while True:
             try:
                 async with self._pool.acquire() as connection:
-                    return await run(connection)
+                    return await with_fresh_plans(lambda: run(connection))
             except CONNECTION_LOST:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _start_batch(self, items: Sequence[tuple[int, Candidate]]) -> list[Gate]:
+        gates = await with_fresh_plans(lambda: self._start_once(items))
+        return [gates[candidate.delivery_id] for _, candidate in items]
+
+    async def _start_once(self, items: Sequence[tuple[int, Candidate]]) -> dict[int, Gate]:
         gates: dict[int, Gate] = {}
         async with self._pool.acquire() as connection:
             for worker_id in {worker_id for worker_id, _ in items}:  # more than one only after we were declared dead
                 mine = [candidate for owner, candidate in items if owner == worker_id]
                 gates |= await starts.start(connection, worker_id, mine)
-        return [gates[candidate.delivery_id] for _, candidate in items]
+        return gates
 
     async def _settle_batch(self, batch: Sequence[Outcome]) -> list[None]:
+        await with_fresh_plans(lambda: self._settle_once(batch))
+        return [None] * len(batch)
+
+    async def _settle_once(self, batch: Sequence[Outcome]) -> None:
         async with transaction(self._pool, self._bell) as (connection, rings):
             recorded = await outcomes.record(connection, batch)
             if recorded.accounts:
                 rings.add(Subject.EVENT_RECORDED, *(str(account_id) for account_id in recorded.accounts))
             if recorded.suppressing:
                 rings.add(Subject.SUPPRESSION_CHANGED, *(str(account_id) for account_id in recorded.suppressing))
-        return [None] * len(batch)
 
 
 _UNSTORABLE = "the text of this result could not be stored"

@@ -16,7 +16,7 @@ from delivery.outcome import Result, Tried, decide
 from delivery.prepare import BodyBudget, Mail, load
 from delivery.signing import Signers
 from shared.clock import Clock
-from shared.db.engine import CONNECTION_LOST, Pool
+from shared.db.engine import CONNECTION_LOST, Pool, with_fresh_plans
 from shared.db.lanes import Lanes, SiteName, parse_site, relane
 from shared.db.outcomes import Outcome, Source
 from shared.db.queue import DELIVERIES, Claimed
@@ -67,10 +67,11 @@ class Courier:
 
     async def serve(self, slot: Slot, claimed: list[Claimed], stop: asyncio.Event) -> None:
         """Send what was claimed for the slot, and what can be claimed after it, until the site has no more."""
-        site = await self._site(slot.site_id)
-        run = _Run(self, slot, site)
+        run = _Run(self, slot)
         try:
             while claimed:
+                run.hold(claimed)
+                run.site = await self._site(slot.site_id)
                 mails = await run.load(claimed)
                 mails = await run.reroute(mails)
                 if run.line is None or not run.line.usable:
@@ -78,6 +79,13 @@ class Courier:
                 if not await run.send_all(mails, stop) or stop.is_set():
                     break
                 claimed = await self._refill(slot)
+        except CONNECTION_LOST as error:
+            _log.warning(
+                "slot_lost_database",
+                slot_id=slot.id,
+                error=type(error).__name__,
+                now="what had not started is given back",
+            )
         finally:
             await run.close()
 
@@ -120,8 +128,10 @@ class Courier:
     async def _refill(self, slot: Slot) -> list[Claimed]:
         try:
             async with self._tools.pool.acquire() as connection:
-                return await DELIVERIES.refill(
-                    connection, slot.worker_id, slot.id, lanes=LANES_PER_REFILL, rows=ROWS_PER_REFILL
+                return await with_fresh_plans(
+                    lambda: DELIVERIES.refill(
+                        connection, slot.worker_id, slot.id, lanes=LANES_PER_REFILL, rows=ROWS_PER_REFILL
+                    )
                 )
         except CONNECTION_LOST:
             return []  # the slot goes back; whoever claims next finds the rest
@@ -130,14 +140,20 @@ class Courier:
 class _Run:
     """One slot being served."""
 
-    def __init__(self, courier: Courier, slot: Slot, site: SiteName) -> None:
+    def __init__(self, courier: Courier, slot: Slot) -> None:
         self.line: Line | None = None
+        self.site = SiteName("domain", "")  # until it has been looked up
         self._courier = courier
         self._tools = courier.tools
         self._slot = slot
-        self._site = site
+        self._unstarted: set[int] = set()
+        """What we hold and must give back whatever happens."""
         self._ahead = asyncio.Semaphore(UNSETTLED_AHEAD)
         self._settling: set[asyncio.Task[None]] = set()
+
+    def hold(self, claimed: Sequence[Claimed]) -> None:
+        """Remember what was claimed until it is started, stopped or given back."""
+        self._unstarted.update(row.id for row in claimed)
 
     async def load(self, claimed: Sequence[Claimed]) -> list[Mail]:
         """Read the mails; a queue row without its record can go nowhere: it is held, with a line in the log."""
@@ -146,6 +162,7 @@ class _Run:
         if missing:
             _log.error("queue_row_without_record", delivery_ids=sorted(missing), now="held")
             await self._tools.ledger.release(self._slot.worker_id, sorted(missing), hold=True)
+            self._unstarted -= missing
         return mails
 
     async def reroute(self, mails: list[Mail]) -> list[Mail]:
@@ -154,7 +171,7 @@ class _Run:
         for mail in mails:
             relay = self._tools.relay
             site = SiteName("relay", relay) if relay else SiteName("domain", mail.candidate.recipient_domain)
-            if site == self._site:
+            if site == self.site:
                 here.append(mail)
             else:
                 moves.append((mail, site))
@@ -165,6 +182,7 @@ class _Run:
                     for mail, site in moves
                 ]
                 await relane(connection, self._slot.worker_id, lanes)
+            self._unstarted.difference_update(delivery_id for delivery_id, _ in lanes)
         return here
 
     async def judge(self, mails: list[Mail]) -> list[Mail]:
@@ -189,7 +207,7 @@ class _Run:
                 return False
             try:
                 if self.line is None or not self.line.usable:
-                    self.line = await self._tools.dialer.dial(self._site)
+                    self.line = await self._tools.dialer.dial(self.site)
             except Undeliverable as trouble:
                 # Each was due and has had its try: they share the one connection that failed.
                 for late in mails[place:]:
@@ -199,38 +217,52 @@ class _Run:
         return True
 
     async def close(self) -> None:
-        """Wait for the results, end the session."""
-        if self._settling:
-            await asyncio.wait(self._settling)
-        if self.line is not None:
-            await self.line.close()
+        """Wait for the results, give back what was not started, end the session."""
+        try:
+            if self._settling:
+                await asyncio.wait(self._settling)
+            await self._tools.ledger.release(self._slot.worker_id, sorted(self._unstarted))
+        finally:
+            if self.line is not None:
+                await self.line.close()
 
     async def _attempt(self, mail: Mail, trouble: Result | None = None) -> None:
         await self._ahead.acquire()
         handed_over = False
         try:
+            content = b""
             if self.line is not None and trouble is None:
                 # Everything slow comes before the gate, so that MAIL FROM follows it at once.
-                async with self._tools.bodies.content(self._tools.pool, mail) as content:
-                    signature = await self._tools.signers.signature(
-                        mail.candidate.account_id,
-                        mail.candidate.sender_domain,
-                        content,
-                        mail.header_size,
-                        now=self._tools.clock(),
-                    )
-                    handed_over = await self._start_and_send(mail, signature + content, None)
+                async with self._tools.bodies.content(self._tools.pool, mail) as stored:
+                    content, trouble = await self._signed(mail, stored)
+                    handed_over = await self._start_and_send(mail, content, trouble)
             else:
-                handed_over = await self._start_and_send(mail, b"", trouble)
+                handed_over = await self._start_and_send(mail, content, trouble)
         finally:
             if not handed_over:
                 self._ahead.release()
+
+    async def _signed(self, mail: Mail, stored: bytes) -> tuple[bytes, Result | None]:
+        """Return the bytes to send; for a message that trips our own code, the result of its attempt instead."""
+        candidate = mail.candidate
+        try:
+            signature = await self._tools.signers.signature(
+                candidate.account_id, candidate.sender_domain, stored, mail.header_size, now=self._tools.clock()
+            )
+        except CONNECTION_LOST:
+            raise
+        except Exception as error:  # noqa: BLE001 - one poisonous message ends by its own schedule and harms no other
+            _log.exception("signing_failed", delivery_id=mail.delivery_id)
+            text = f"internal error while signing ({type(error).__name__})"
+            return b"", Result(accepted=False, code=0, enhanced="", text=text, facts=NO_FACTS)
+        return signature + stored, None
 
     async def _start_and_send(self, mail: Mail, content: bytes, trouble: Result | None) -> bool:
         gate = await self._tools.ledger.start(self._slot.worker_id, mail.candidate)
         if gate.verdict is not Verdict.START:
             await self._stopped(mail, gate.verdict)
             return False
+        self._unstarted.discard(mail.delivery_id)
         begun = asyncio.get_running_loop().time()
         if trouble is None and self.line is not None:
             result = await self.line.send(mail, content)
@@ -238,7 +270,7 @@ class _Run:
             result = trouble or Result(accepted=False, code=0, enhanced="", text="there is no session", facts=NO_FACTS)
         tried = Tried(mail.delivery_id, self._slot.worker_id, gate.attempt, mail.created_at, mail.retry_schedule)
         outcome = decide(tried, result, now=self._tools.clock(), random=self._tools.random)
-        self._courier.record(self._site, mail, outcome, asyncio.get_running_loop().time() - begun)
+        self._courier.record(self.site, mail, outcome, asyncio.get_running_loop().time() - begun)
         task = asyncio.create_task(self._settle(outcome))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
@@ -247,6 +279,9 @@ class _Run:
     async def _settle(self, outcome: Outcome) -> None:
         try:
             await self._tools.ledger.settle(outcome)
+        except Exception:  # noqa: BLE001 - said once, here; nobody awaits this task's result
+            # Its row stays started and ours until we leave, and is then counted as lost.
+            _log.exception("result_not_written", delivery_id=outcome.delivery_id)
         finally:
             self._ahead.release()
 
@@ -270,3 +305,4 @@ class _Run:
                 await ledger.settle(Outcome(mail.delivery_id, Source.GATE, EventType.CANCELED, worker_id=worker_id))
             case Verdict.NOT_OURS | Verdict.START:
                 pass
+        self._unstarted.discard(mail.delivery_id)

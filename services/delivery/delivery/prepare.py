@@ -6,9 +6,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from shared.db.engine import Connection, Pool
+import asyncpg
+import structlog
+
+from shared.db.engine import Connection, Pool, with_fresh_plans
 from shared.db.queue import Claimed
 from shared.db.starts import Candidate
+from shared.errors import AddressInvalid
 from shared.mail.address import mox_key, parse
 
 SMALL = 64 * 1024
@@ -22,6 +26,9 @@ WHERE d.id = ANY ($1::bigint[])
 """
 _SMALL_BODIES = "SELECT message_id, bytes FROM message_body WHERE message_id = ANY ($1::bigint[]) AND seq = 0"
 _BODY = "SELECT bytes FROM message_body WHERE message_id = $1 ORDER BY seq"
+
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,21 @@ class Mail:
 
 
 async def load(pool: Pool, rows: Sequence[Claimed]) -> list[Mail]:
-    """Return the mails of ``rows`` in their order; a row whose record is gone is left out."""
+    """Return the mails of ``rows`` in their order; a row whose record is gone or cannot be read is left out."""
+    facts, bodies = await with_fresh_plans(lambda: _fetch(pool, rows))
+    mails = []
+    for row in rows:
+        record = facts.get(row.id)
+        if record is None:
+            continue
+        try:
+            mails.append(_mail(row, record, bodies.get(record["message_id"])))
+        except AddressInvalid as error:
+            _log.error("record_unreadable", delivery_id=row.id, problem=error.code)
+    return mails
+
+
+async def _fetch(pool: Pool, rows: Sequence[Claimed]) -> tuple[dict[int, asyncpg.Record], dict[int, bytes]]:
     async with pool.acquire() as connection:
         facts = {record["id"]: record for record in await connection.fetch(_LOAD, [row.id for row in rows])}
         small = {record["message_id"] for record in facts.values() if record["size"] <= SMALL}
@@ -57,37 +78,33 @@ async def load(pool: Pool, rows: Sequence[Claimed]) -> list[Mail]:
             if small
             else {}
         )
-    mails = []
-    for row in rows:
-        record = facts.get(row.id)
-        if record is None:
-            continue
-        candidate = Candidate(
-            delivery_id=row.id,
-            account_id=record["account_id"],
-            recipient=record["recipient"],
-            recipient_domain=record["recipient_domain"],
-            recipient_key=record["recipient_key"],
-            mox_key=mox_key(parse(record["recipient"])),
-            sender=record["sender"],
-            sender_domain=record["sender_domain"],
-        )
-        mails.append(
-            Mail(
-                claimed=row,
-                candidate=candidate,
-                message_id=record["message_id"],
-                mail_from=record["mail_from"],
-                recipient=record["recipient"],
-                created_at=record["created_at"],
-                size=record["size"],
-                header_size=record["header_size"],
-                smtputf8=record["smtputf8"],
-                retry_schedule=record["retry_schedule"],
-                content=bodies.get(record["message_id"]),
-            )
-        )
-    return mails
+    return facts, bodies
+
+
+def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None) -> Mail:
+    candidate = Candidate(
+        delivery_id=row.id,
+        account_id=record["account_id"],
+        recipient=record["recipient"],
+        recipient_domain=record["recipient_domain"],
+        recipient_key=record["recipient_key"],
+        mox_key=mox_key(parse(record["recipient"])),
+        sender=record["sender"],
+        sender_domain=record["sender_domain"],
+    )
+    return Mail(
+        claimed=row,
+        candidate=candidate,
+        message_id=record["message_id"],
+        mail_from=record["mail_from"],
+        recipient=record["recipient"],
+        created_at=record["created_at"],
+        size=record["size"],
+        header_size=record["header_size"],
+        smtputf8=record["smtputf8"],
+        retry_schedule=record["retry_schedule"],
+        content=content,
+    )
 
 
 class BodyBudget:

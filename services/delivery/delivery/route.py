@@ -23,7 +23,7 @@ class Hop:
     port: int
 
 
-class NoRoute(Exception):  # noqa: N818 - reads as what it is where it is raised
+class NoRoute(Exception):
     """There is no next hop to try.
 
     Args:

@@ -7,7 +7,7 @@ from random import Random
 import structlog
 
 from delivery.pipeline import Courier, Slot
-from shared.db.engine import CONNECTION_LOST, Pool
+from shared.db.engine import CONNECTION_LOST, Pool, with_fresh_plans
 from shared.db.queue import DELIVERIES, Claimed
 from shared.worker.lease import Lease
 from shared.worker.loop import Loop
@@ -71,11 +71,7 @@ class Worker:
         if free <= 0 or not self._lease.may_start:
             return False
         worker_id = self._lease.worker_id
-        async with self._claims.acquire() as connection:
-            woken = await DELIVERIES.drain(connection, limit=_WAKES)
-            rows = await DELIVERIES.claim(
-                connection, worker_id, sites=min(free, SITES_PER_CLAIM), lanes=LANES_PER_SITE, rows=ROWS_PER_LANE
-            )
+        woken, rows = await with_fresh_plans(lambda: self._claim(worker_id, free))
         by_slot: dict[int, list[Claimed]] = {}
         for row in rows:
             by_slot.setdefault(row.slot_id, []).append(row)
@@ -85,6 +81,14 @@ class Worker:
             self._serving.add(task)
             task.add_done_callback(self._served)
         return bool(rows) or woken == _WAKES
+
+    async def _claim(self, worker_id: int, free: int) -> tuple[int, list[Claimed]]:
+        async with self._claims.acquire() as connection:
+            woken = await DELIVERIES.drain(connection, limit=_WAKES)
+            rows = await DELIVERIES.claim(
+                connection, worker_id, sites=min(free, SITES_PER_CLAIM), lanes=LANES_PER_SITE, rows=ROWS_PER_LANE
+            )
+        return woken, rows
 
     async def _serve(self, slot: Slot, claimed: list[Claimed]) -> None:
         try:

@@ -14,6 +14,10 @@ class Settings(ServiceSettings):
     dsn_ingest_port: int = Field(
         default=25, ge=0, le=65535, description="Port that mail is received on; 0 takes a free one."
     )
+    dsn_ingest_reuse_port: bool = Field(
+        default=False,
+        description="Let several dsn-ingest processes of one machine listen on the same port (SO_REUSEPORT).",
+    )
     dsn_ingest_max_message_bytes: int = Field(
         default=50 * 1024 * 1024, ge=64 * 1024, description="Largest message that is received, announced as SIZE."
     )

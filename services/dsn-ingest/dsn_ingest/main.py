@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import ssl
 from random import Random
 
 from dsn_ingest.addressing import Addressing
@@ -27,6 +26,7 @@ from shared.metrics import Metrics
 from shared.security.keys import KeyRing
 from shared.smtpd import SmtpdConfig
 from shared.smtpd import serve as serve_smtp
+from shared.smtpd.certificates import Certificate, certificate
 from shared.version import VERSION
 from shared.web.addresses import write_addresses
 from shared.web.health import Check, Readiness, health_app
@@ -41,6 +41,7 @@ async def run(stop: asyncio.Event) -> None:
     settings = load(Settings)
     log.configure(SERVICE, settings.log_level)
     logger = log.get(__name__)
+    tls = certificate(settings.tls_cert_file, settings.tls_key_file)
     await wait_until_ready(
         settings.database_url,
         seconds=settings.startup_wait_seconds,
@@ -75,13 +76,15 @@ async def run(stop: asyncio.Event) -> None:
         settings.health_port,
         setting="POSTHOUSE_HEALTH_PORT",
     )
-    listener = await serve_smtp(_smtpd(settings), handler, settings.dsn_ingest_host, settings.dsn_ingest_port)
+    listener = await serve_smtp(_smtpd(settings, tls), handler, settings.dsn_ingest_host, settings.dsn_ingest_port)
     host, port = listener.address
     write_addresses(settings.address_file, http=health.address, smtp=f"{host}:{port}")
     beating = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(lease.run(beating, lambda _: worker.heard.set()))
+            if tls is not None:
+                group.create_task(tls.watch(stop))
             try:
                 await worker.run(stop, poll_seconds=settings.poll_seconds, random=Random())  # noqa: S311 - jitter, not a secret
                 await listener.close(settings.grace_seconds)
@@ -94,26 +97,12 @@ async def run(stop: asyncio.Event) -> None:
         await pool.close()
 
 
-def _smtpd(settings: Settings) -> SmtpdConfig:
+def _smtpd(settings: Settings, tls: Certificate | None) -> SmtpdConfig:
     return SmtpdConfig(
         hostname=settings.hostname,
         max_size=settings.dsn_ingest_max_message_bytes,
         session_limit=settings.dsn_ingest_sessions,
         per_ip_limit=settings.dsn_ingest_sessions_per_ip,
-        tls=_tls(settings),
+        tls=tls.context if tls is not None else None,
+        reuse_port=settings.dsn_ingest_reuse_port,
     )
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls_cert_file is None and settings.tls_key_file is None:
-        return None
-    if settings.tls_cert_file is None or settings.tls_key_file is None:
-        raise ConfigurationError("POSTHOUSE_TLS_CERT_FILE and POSTHOUSE_TLS_KEY_FILE go together: set both or neither")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"POSTHOUSE_TLS_CERT_FILE and POSTHOUSE_TLS_KEY_FILE cannot be used: {error}"
-        ) from None
-    return context

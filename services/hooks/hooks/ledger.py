@@ -83,13 +83,14 @@ class Ledger:
         while True:
             try:
                 await self._results.submit(result)
-            except CONNECTION_LOST:
-                await asyncio.sleep(_PAUSE_SECONDS)
-            except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            # ValueError: the driver cannot send a value; it is an InterfaceError as well, so it comes before those.
+            except (ValueError, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
                 if result.text == _UNSTORABLE:
                     raise
-                _log.exception("result_refused_by_database", call_id=result.call_id, sqlstate=error.sqlstate)
+                _log.exception("result_refused_by_database", call_id=result.call_id)
                 result = replace(result, text=_UNSTORABLE, response="")
+            except CONNECTION_LOST:
+                await asyncio.sleep(_PAUSE_SECONDS)
             except _PASSING as error:
                 _log.warning("result_not_written_yet", call_id=result.call_id, error=type(error).__name__)
                 await asyncio.sleep(_PAUSE_SECONDS)

@@ -16,7 +16,7 @@ FORMAT = "posthouse"
 _NOT_BY_DSN = frozenset({EventType.COMPLAINED.value, EventType.UNRECOGNIZED.value, EventType.RECEIVED.value})
 
 
-class PayloadImpossible(Exception):  # noqa: N818 - says what is so, as all errors of ours do
+class PayloadImpossible(Exception):
     """The payload cannot be built, now or later; the text says why."""
 
 

@@ -66,10 +66,11 @@ async def create_pool(url: str, *, size: int, service: str, synchronous_commit: 
         url: ``postgresql://...``.
         size: connections at most; one is opened at once, so that a wrong URL fails here.
         service: shown in ``pg_stat_activity.application_name``.
-        synchronous_commit: False only for what may be lost in a crash: heartbeats, claims, starts.
+        synchronous_commit: False only for what may be lost in a crash of the database: heartbeats, claims, slots.
     """
     settings = {
         **SETTINGS,
+        **PLANS_BY_INDEX,
         "application_name": f"posthouse-{service}",
         "synchronous_commit": "on" if synchronous_commit else "off",
     }

@@ -98,9 +98,13 @@ class Lease:
                 continue
 
     async def leave(self) -> None:
-        """Give back what is still held and unregister."""
-        async with self._pool.acquire() as connection:
-            await workers.leave(connection, self.worker_id, self._rows)
+        """Give back what is still held and unregister; without a database the others find out by the silence."""
+        try:
+            async with self._pool.acquire() as connection:
+                await workers.leave(connection, self.worker_id, self._rows)
+        except CONNECTION_LOST as error:
+            _log.warning("worker_left_unsaid", worker_id=self.worker_id, error=type(error).__name__)
+            return
         _log.info("worker_left", service=self._service, worker_id=self.worker_id)
 
     async def _beat(self) -> None:

@@ -6,7 +6,7 @@ import asyncpg
 
 from fakes.smtp_server import Script, ScriptedSmtpServer
 from fakes.waiting import eventually
-from integration.delivery.conftest import BEAT_SECONDS, OpenSite, in_order
+from integration.delivery.conftest import BEAT_SECONDS, OpenSite, Site, in_order
 from shared.db.workers import DEAD_AFTER_BEATS
 
 
@@ -55,7 +55,8 @@ async def test_a_worker_killed_in_mid_mail_costs_a_delay_and_only_what_was_start
         await doomed.kill()
         server.script.stall = None
         async with in_order(await site.start()):
-            await eventually(lambda: len(server.messages) >= 2, timeout=20)
+            await eventually(lambda: _lost(site), timeout=20)
+            await server.wait_for(2)
             lost = await site.pool.fetchrow("SELECT delivery_id, losses, due_at - now() AS wait FROM delivery_queue")
             assert lost is not None
             assert lost["losses"] == 1
@@ -107,3 +108,39 @@ async def test_a_stop_cuts_a_server_that_does_not_answer_when_the_grace_period_i
             row["started_at"] is not None
         )  # it may have been taken: it counts as lost, and its worker's row waits for the reaper
         assert await site.pool.fetchval("SELECT count(*) FROM worker WHERE id = $1", row["worker_id"]) == 1
+
+
+async def _lost(site: Site) -> bool:
+    return await site.pool.fetchval("SELECT sum(losses) FROM delivery_queue") == 1
+
+
+async def test_a_worker_that_loses_its_database_with_rows_in_hand_gives_them_back(
+    open_site: OpenSite, database_url: str
+) -> None:
+    """Connections cut again and again while slots load, judge and start: no row may stay with a worker that lives."""
+    async with ScriptedSmtpServer() as server:
+        site = await open_site(server)
+        ids = await site.accept(*(f"u{n}@b.test" for n in range(120)))
+        admin = await asyncpg.connect(database_url)
+        running = await site.start(sessions=3)
+        for _ in range(15):
+            await admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            await asyncio.sleep(0.02)  # between two cuts something must get a chance to begin
+        await server.wait_for(120)
+        pool = await asyncpg.create_pool(database_url, min_size=1, max_size=1)
+        await eventually(lambda: _settled(pool), timeout=20)
+        states = {
+            row["state"]
+            for row in await pool.fetch("SELECT DISTINCT state FROM delivery WHERE id = ANY ($1::bigint[])", ids)
+        }
+        await pool.close()
+        await admin.close()
+        await running.finish()
+        assert states == {"delivered"}
+        assert sorted(m.recipients[0] for m in server.messages) == sorted(f"u{n}@b.test" for n in range(120))
+
+
+async def _settled(pool: "asyncpg.Pool[asyncpg.Record]") -> bool:
+    return await pool.fetchval("SELECT count(*) FROM delivery_queue") == 0

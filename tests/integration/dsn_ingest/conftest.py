@@ -49,7 +49,14 @@ class Inbox:
         token = FROM_IDS.make(delivery_id)
         mail_from = f"me+{token}@ours.test"
         delivery = NewDelivery(
-            delivery_id, mail_from, token, old.recipient, old.recipient_domain, old.recipient_key, old.mox_key, old.lane_id
+            delivery_id,
+            mail_from,
+            token,
+            old.recipient,
+            old.recipient_domain,
+            old.recipient_key,
+            old.mox_key,
+            old.lane_id,
         )
         async with self.room.connection.transaction():
             await accept(self.room.connection, [_with(message, delivery)])

@@ -47,6 +47,13 @@ async def hooks_service(database_url: str, **more: object) -> AsyncIterator[asyn
             await task
 
 
+async def ask(address_file: Path, path: str) -> httpx.Response:
+    """Fetch a page from the service that wrote this file."""
+    address = orjson.loads(address_file.read_bytes())["http"]
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return await client.get(f"http://{address}{path}")
+
+
 @dataclass
 class HooksProcess:
     """``python -m hooks``."""
@@ -55,9 +62,7 @@ class HooksProcess:
     address_file: Path
 
     async def get(self, path: str) -> httpx.Response:
-        address = orjson.loads(self.address_file.read_bytes())["http"]
-        async with httpx.AsyncClient(trust_env=False) as client:
-            return await client.get(f"http://{address}{path}")
+        return await ask(self.address_file, path)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)

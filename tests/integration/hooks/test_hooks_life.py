@@ -1,6 +1,7 @@
 """The hooks service as a process among others: death, lost connections, silence of the doorbell, stopping."""
 
 import asyncio
+import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from fakes.waiting import eventually
 from fakes.webhook_receiver import Behaviour, WebhookReceiver
 from integration.hooks.call_data import Customer
-from integration.hooks.service import hooks_process, hooks_service
+from integration.hooks.service import ask, hooks_process, hooks_service
 from posthouse.embedded.postgres import EmbeddedPostgres
 from shared.bus import Bus
 from shared.db.fanout import fan_out
@@ -81,19 +82,41 @@ async def test_connections_that_end_in_mid_call_do_not_double_it(database_url: s
         assert len(receiver.requests) == 2
 
 
-async def test_results_are_kept_while_the_database_is_away(private_postgres: EmbeddedPostgres) -> None:
+async def test_results_are_kept_while_the_database_is_away(private_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     await upgrade(private_postgres.url)
-    async with WebhookReceiver([Behaviour(delay=1.0), Behaviour()]) as receiver:
-        async with Customer(private_postgres.url) as customer:
-            await customer.endpoint(receiver.url)
-            await customer.event(await customer.delivery())
-        async with hooks_service(private_postgres.url):
-            await receiver.wait_for(1)
-            await asyncio.to_thread(private_postgres.stop)
-            private_postgres.start()  # by the main thread, with which it would die
-            async with Customer(private_postgres.url, "somebody who looks on") as onlooker:
-                assert await settled(onlooker) == [("delivered", 1)]
-        assert len(receiver.requests) == 1
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+    requests = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                requests += 1
+                asked.set()
+                await may_answer.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                break
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with Customer(private_postgres.url) as customer:
+        await customer.endpoint(url)
+        await customer.event(await customer.delivery())
+    address_file = tmp_path / "hooks.json"
+    async with server, hooks_service(private_postgres.url, address_file=address_file):
+        await asked.wait()
+        await asyncio.to_thread(private_postgres.stop)
+        may_answer.set()
+
+        async def answered() -> bool:  # so its result can only be kept
+            return "posthouse_hooks_in_flight 0.0" in (await ask(address_file, "/metrics")).text
+
+        await eventually(answered, what="the answer is read while the database is away")
+        private_postgres.start()  # by the main thread, with which it would die
+        async with Customer(private_postgres.url, "somebody who looks on") as onlooker:
+            assert await settled(onlooker) == [("delivered", 1)]
+    assert requests == 1
 
 
 async def test_without_a_doorbell_events_are_found_by_polling(database_url: str) -> None:
@@ -102,6 +125,16 @@ async def test_without_a_doorbell_events_are_found_by_polling(database_url: str)
         async with hooks_service(database_url, nats_url="nats://127.0.0.1:1"):
             await customer.event(await customer.delivery())
             assert await settled(customer) == [("delivered", 1)]
+
+
+async def test_within_a_process_the_fan_out_wakes_the_calls_without_any_bus(database_url: str) -> None:
+    async with Customer(database_url) as customer, WebhookReceiver() as receiver:
+        await customer.endpoint(receiver.url)
+        delivery_id = await customer.delivery()
+        await customer.event(delivery_id, "delayed")
+        await customer.event(delivery_id, "delivered")
+        async with hooks_service(database_url, poll_seconds=60):
+            assert await settled(customer, 2) == [("delivered", 1), ("delivered", 1)]
 
 
 async def test_the_doorbell_is_answered_long_before_the_poll(database_url: str, nats_url: str) -> None:
@@ -160,6 +193,19 @@ async def test_what_does_not_end_within_the_grace_period_is_tried_again_later(
         assert attempt["outcome"] == "retry"
         assert "service was stopped" in attempt["text"]
         assert await customer.connection.fetchval("SELECT count(*) FROM worker") == 0
+
+
+async def test_after_the_signal_nothing_starts_even_where_places_become_free(database_url: str) -> None:
+    async with Customer(database_url) as customer, WebhookReceiver([Behaviour(delay=3600)]) as receiver:
+        for _ in range(8):
+            await customer.endpoint(receiver.url)
+        for delivery_id in await customer.mailroom.accept([f"r{n}@theirs.test" for n in range(4)]):
+            await customer.event(delivery_id)
+        async with hooks_service(database_url, hooks_in_flight=8, grace_seconds=0.2):
+            await receiver.wait_for(8)  # every place is taken, and more calls wait for one
+        assert len(receiver.requests) == 8
+        assert await customer.connection.fetchval("SELECT count(*) FROM call_attempt") == 8
+        assert {row["worker_id"] for row in await customer.queued()} == {None}
 
 
 async def test_a_process_says_that_it_lives_and_what_it_has_done(

@@ -51,19 +51,19 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, va
 
 def test_private_webhook_targets_are_for_the_local_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValidationFailed):
-        load(Settings).outbound_policy().check_url(HOOK)
+        load(Settings).outbound_policy.check_url(HOOK)
+    monkeypatch.setenv("POSTHOUSE_HOOKS_ALLOW_PRIVATE", "true")
+    with pytest.raises(ConfigurationError, match="POSTHOUSE_HOOKS_ALLOWED_NETWORKS"):
+        load(Settings)
     monkeypatch.setenv("POSTHOUSE_ENV", "local")
-    load(Settings).outbound_policy().check_url(HOOK)
-    monkeypatch.setenv("POSTHOUSE_HOOKS_ALLOW_PRIVATE", "false")
-    with pytest.raises(ValidationFailed):
-        load(Settings).outbound_policy().check_url(HOOK)
+    load(Settings).outbound_policy.check_url(HOOK)
 
 
 def test_an_operator_opens_networks_and_ports_for_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTHOUSE_HOOKS_ALLOWED_NETWORKS", "127.0.0.0/8")
     with pytest.raises(ValidationFailed):
-        load(Settings).outbound_policy().check_url(HOOK)
+        load(Settings).outbound_policy.check_url(HOOK)
     monkeypatch.setenv("POSTHOUSE_HOOKS_ALLOWED_PORTS", "443, 5001")
-    load(Settings).outbound_policy().check_url(HOOK)
+    load(Settings).outbound_policy.check_url(HOOK)
     monkeypatch.setenv("POSTHOUSE_HOOKS_ALLOWED_PORTS", "any")
-    load(Settings).outbound_policy().check_url("http://127.0.0.1:1/")
+    load(Settings).outbound_policy.check_url("http://127.0.0.1:1/")

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 _PIECE = 65_536
 
 
-class BareLineEndInContent(ValueError):  # noqa: N818 - becomes SmtpContentError where host and stage are known
+class BareLineEndInContent(ValueError):
     """The content holds a CR or LF that is not part of a CRLF."""
 
 

@@ -13,7 +13,7 @@ _MAX_LINES = 128
 _MAX_REPLIES = 8_192  # more than any pipelined group of ours asks for
 
 
-class MalformedReply(ValueError):  # noqa: N818 - becomes SmtpProtocolError where host and stage are known
+class MalformedReply(ValueError):
     """What the server sent is no reply; says what it was."""
 
 

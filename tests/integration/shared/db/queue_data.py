@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-import asyncpg
+from typing import TYPE_CHECKING
 
 from shared.db import accept, workers
 from shared.db.ids import IdBlocks
 from shared.db.lanes import Lanes, SiteName
+
+if TYPE_CHECKING:
+    import asyncpg
 
 
 @dataclass
@@ -20,7 +22,7 @@ class Mailroom:
     lanes: Lanes = field(default_factory=Lanes)
     ids: IdBlocks = field(default_factory=IdBlocks)
 
-    async def open(self, name: str = "acme") -> "Mailroom":
+    async def open(self, name: str = "acme") -> Mailroom:
         self.account_id = await self.connection.fetchval("INSERT INTO account (name) VALUES ($1) RETURNING id", name)
         return self
 

@@ -68,6 +68,7 @@ async def test_the_next_waits_as_long_as_the_one_ahead_and_comes_when_it_is_sett
         assert [row.id for row in await customer.claim(worker_id)] == [first]
         await customer.return_slots(worker_id)
         assert await start(customer, worker_id, first) == [("start", 2)]
+        assert await customer.claim(worker_id) == []  # now the lane sleeps until something wakes it
         settled = await settle_calls(
             customer.connection, [CallResult(first, CallState.DELIVERED, worker_id, 2, code=200)]
         )
@@ -197,7 +198,7 @@ async def test_after_a_lost_lease_only_a_success_counts(database_url: str) -> No
         dead, [call_id] = await claimed(customer, "delivered")
         await start(customer, dead, call_id)
         heir = await customer.worker()
-        await customer.connection.execute("UPDATE call_queue SET worker_id = $1, started_at = NULL", heir)
+        await customer.connection.execute("UPDATE call_queue SET worker_id = $1", heir)
         await settle_calls(customer.connection, [CallResult(call_id, CallState.FAILED, dead, 1, code=500)])
         assert (await customer.calls())[0]["state"] == "queued"
         assert (await customer.queued())[0]["worker_id"] == heir

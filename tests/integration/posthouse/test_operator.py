@@ -1,0 +1,226 @@
+"""The operator's commands over the REST interface: from an empty installation to a credential that works."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fakes.dns_server import DnsServer
+from fakes.webhook_receiver import Behaviour, WebhookReceiver
+from integration.api.conftest import SECRET, started
+from integration.posthouse.operator_commands import Done, posthouse
+from shared.db.credentials import bootstrap_operator
+from shared.db.engine import create_engine, session_factory
+from shared.security.keys import KeyRing
+
+
+@dataclass(frozen=True)
+class Installation:
+    url: str
+    key: str
+    dns: DnsServer
+
+    async def run(self, *arguments: str, stdin: str = "") -> Done:
+        return await posthouse(*arguments, stdin=stdin, POSTHOUSE_URL=self.url, POSTHOUSE_KEY=self.key)
+
+    async def status(self, path: str, key: str) -> int:
+        async with httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=30) as client:
+            return (await client.get(path, headers={"Authorization": f"Bearer {key}"})).status_code
+
+
+@pytest.fixture
+async def installation(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Installation]:
+    """A running api on an empty database, and the first operator's key."""
+    engine = create_engine(database_url, size=1, service="test")
+    async with session_factory(engine)() as session, session.begin():
+        key = await bootstrap_operator(session, KeyRing([SECRET]))
+    await engine.dispose()
+    assert key is not None
+    async with DnsServer({}, negative_ttl=0) as dns:
+        settings: dict[str, object] = {"dns_servers": dns.address}
+        async with started(database_url, tmp_path / "address", monkeypatch, settings) as api:
+            yield Installation(api.url, key, dns)
+            await api.finish()
+
+
+async def test_from_nothing_to_a_login(installation: Installation) -> None:
+    run = installation.run
+    assert "no accounts yet" in (await run("account", "list")).out
+    account = (await run("account", "create", "Engines", "--messages-per-day", "1000", "--json")).json()
+    assert account["messages_per_day"] == 1000
+    shown = (await run("account", "show", account["id"])).out
+    assert re.search(r"Name +Engines\n", shown)
+
+    made = await run("domain", "create", "Engines", "engines.example", "--bounce-domain", "b.engines.example")
+    assert made.code == 0, made.err
+    domain = (await run("domain", "show", "engines", "engines.example", "--json")).json()
+    for record in domain["dns_records"]:
+        assert re.search(rf"{record['type']} +{re.escape(record['name'])} +{re.escape(record['value'])}", made.out)
+    zone = (await run("domain", "show", "Engines", "engines.example", "--zone")).out
+    assert len(zone.splitlines()) == len(domain["dns_records"])
+
+    early = await run("domain", "verify", "Engines", "engines.example")
+    assert (early.code, early.out) == (1, "")
+    assert early.err.count("\n") == 1
+    assert "conflict: " in early.err
+    token = domain["dns_records"][0]
+    assert token["value"] in early.err
+    installation.dns.zone[token["name"]] = {"TXT": [f'"{token["value"]}"']}
+    assert "engines.example is verified" in (await run("domain", "verify", "Engines", "engines.example")).out
+
+    login = await run("login", "create", "Engines", "ada@engines.example")
+    password = re.search(r"^  (\S+)$", login.out, re.MULTILINE)
+    assert password is not None
+    assert "cannot be read again" in login.err
+    async with httpx.AsyncClient(base_url=installation.url, trust_env=False) as client:
+        answer = await client.get("/v1/deliveries", auth=("ada@engines.example", password[1]))
+    assert answer.status_code == 200
+    assert (await run("login", "revoke", "Engines", "ada@engines.example")).code == 0
+    listed = (await run("login", "list", "Engines", "--json")).json()
+    assert [(entry["login"], entry["revoked_at"] is not None) for entry in listed] == [("ada@engines.example", True)]
+
+
+async def test_a_password_can_be_brought_along(installation: Installation) -> None:
+    run = installation.run
+    await run("account", "create", "Engines")
+    domain = (await run("domain", "create", "Engines", "engines.example", "--json")).json()
+    token = domain["dns_records"][0]
+    installation.dns.zone[token["name"]] = {"TXT": [f'"{token["value"]}"']}
+    await run("domain", "verify", "Engines", "engines.example")
+    made = await run("login", "create", "1", "bob@engines.example", "--password-stdin", stdin="correct horse\nmore\n")
+    assert made.code == 0, made.err
+    assert "correct horse" not in made.out + made.err
+    async with httpx.AsyncClient(base_url=installation.url, trust_env=False) as client:
+        answer = await client.get("/v1/deliveries", auth=("bob@engines.example", "correct horse"))
+    assert answer.status_code == 200
+    nothing = await run("login", "create", "1", "eve@engines.example", "--password-stdin", stdin="")
+    assert nothing.code == 2
+    assert "no password" in nothing.err
+
+
+async def test_addresses_and_dkim_keys(installation: Installation) -> None:
+    run = installation.run
+    await run("account", "create", "Engines")
+    await run("domain", "create", "Engines", "engines.example", "--separator", "+", "--separator", "-")
+    refused = await run("address", "add", "Engines", "ada@elsewhere.example")
+    assert refused.code == 1
+    assert "validation_failed: " in refused.err
+    # An address needs a domain of the account, proven or not: what may be sent is decided when it is sent.
+    added = await run("address", "add", "Engines", "@engines.example")
+    assert added.code == 0, added.err
+    assert "@engines.example" in (await run("address", "list", "Engines")).out
+    assert (await run("address", "remove", "Engines", "@engines.example")).code == 0
+    assert "no addresses yet" in (await run("address", "list", "Engines")).out
+    gone = await run("address", "remove", "Engines", "@engines.example")
+    assert gone.code == 2
+    assert "there is no address" in gone.err
+
+    key = await run("domain", "dkim-key", "Engines", "engines.example", "--selector", "december")
+    assert 'december._domainkey.engines.example. 3600 IN TXT "v=DKIM1; k=ed25519; p=' in key.out
+    again = await run("domain", "dkim-key", "Engines", "engines.example", "--selector", "december")
+    assert again.code == 1
+    assert "conflict: " in again.err
+
+
+async def test_keys_are_shown_once_and_can_be_revoked(installation: Installation) -> None:
+    run = installation.run
+    await run("account", "create", "Engines")
+    made = await run("key", "create", "Engines", "--name", "shop", "--no-from-ids")
+    assert "cannot be read again" in made.err
+    found = re.search(r"^  (ph_([a-z2-7]+)_(\S+))$", made.out, re.MULTILINE)
+    assert found is not None
+    key, key_id, secret = found.groups()
+    assert await installation.status("/v1/deliveries", key) == 200
+    listed = await run("key", "list", "Engines")
+    assert re.search(rf"{key_id} +shop +no ", listed.out)
+    assert secret not in listed.out
+    assert (await run("key", "revoke", "Engines", key_id)).code == 0
+    assert await installation.status("/v1/deliveries", key) == 401
+
+    bad = await run("key", "create", "Engines", "--expires-at", "tomorrow")
+    assert bad.code == 1
+    assert "validation_failed: expires_at: " in bad.err
+    assert bad.err.count("\n") == 1
+
+
+async def test_operators_keys_replace_each_other(installation: Installation) -> None:
+    run = installation.run
+    second = (await run("operator-key", "create", "--name", "Charles", "--json")).json()
+    own = (await run("operator-key", "list", "--json")).json()[0]
+    assert own["name"] == "bootstrap"
+    refused = await run("operator-key", "revoke", own["key_id"])
+    assert refused.code == 1
+    assert "conflict: " in refused.err
+    done = await posthouse("operator-key", "revoke", own["key_id"], "--url", installation.url, "--key", second["key"])
+    assert done.code == 0, done.err
+    late = await run("account", "list")
+    assert late.code == 1
+    assert "unauthenticated: " in late.err
+
+
+async def test_a_long_list_is_read_in_pages_up_to_the_limit(installation: Installation) -> None:
+    names = [f"account {number:03d}" for number in range(205)]
+    async with httpx.AsyncClient(base_url=installation.url, trust_env=False, timeout=30) as client:
+        for name in names:
+            header = {"Authorization": f"Bearer {installation.key}"}
+            assert (await client.post("/v1/accounts", json={"name": name}, headers=header)).status_code == 201
+    everything = await installation.run("account", "list", "--json")
+    assert [account["name"] for account in everything.json()] == names
+    some = await installation.run("account", "list", "--limit", "203", "--json")
+    assert [account["name"] for account in some.json()] == names[:203]
+    assert "--limit" in some.err
+    assert "--limit" not in everything.err
+
+
+async def test_a_key_of_an_account_is_no_operators_key(installation: Installation) -> None:
+    await installation.run("account", "create", "Engines")
+    key = (await installation.run("key", "create", "Engines", "--json")).json()["key"]
+    refused = await posthouse("account", "list", "--url", installation.url, "--key", key)
+    assert refused.code == 1
+    assert "forbidden: " in refused.err
+
+
+async def test_a_local_stack_is_found_by_its_data_folder(installation: Installation, tmp_path: Path) -> None:
+    folder = tmp_path / "stack"
+    folder.mkdir()
+    nothing = await posthouse("account", "list", "--local", str(folder))
+    assert nothing.code == 2
+    assert str(folder) in nothing.err
+    (folder / "local.json").write_text(json.dumps({"http_url": installation.url, "admin_key": installation.key}))
+    assert (await posthouse("account", "list", "--local", str(folder))).code == 0
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour(body=b"<html>hello</html>"),
+        Behaviour(body=b"[1]"),
+        Behaviour(body=b'{"data": 1, "next_cursor": null}'),
+        Behaviour(body=b'{"data": [1], "next_cursor": null}'),
+        Behaviour(body=b'{"data": [], "next_cursor": "the same again"}'),
+        Behaviour(body=b"[" * 100_000),
+        Behaviour(status=502, body=b"bad gateway"),
+        Behaviour(status=302, headers=(("Location", "https://example.com/"),)),
+        Behaviour(drop="head"),
+        Behaviour(raw=b"220 mail.example ESMTP\r\n"),
+    ],
+)
+async def test_what_is_no_posthouse_is_said_in_one_line(behaviour: Behaviour) -> None:
+    async with WebhookReceiver([behaviour]) as other:
+        done = await posthouse("account", "list", "--url", other.url, "--key", "ph_a_b")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.count("\n") == 1
+    assert other.url in done.err
+    assert "ph_a_b" not in done.err
+
+
+async def test_an_installation_that_is_not_there() -> None:
+    done = await posthouse("account", "list", "--url", "http://127.0.0.1:1", "--key", "ph_a_b")
+    assert done.code == 1
+    assert "cannot reach http://127.0.0.1:1" in done.err
