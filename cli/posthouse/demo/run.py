@@ -21,6 +21,7 @@ from posthouse.demo.timeline import Timeline
 from posthouse.embedded.process import Child, Command, Interrupted
 from posthouse.operator.client import Client, Refused
 from posthouse.operator.place import Place
+from posthouse.operator.show import say
 from posthouse.signals import Signals
 from shared.errors import ConfigurationError
 
@@ -63,7 +64,8 @@ def run_demo() -> int:
         timeline.step("missing", f"a way through: {type(error).__name__}: {error}")
     finally:
         if code == 1:
-            timeline.details(f"The logs are in {folder / 'data' / 'logs'} and {folder / 'stack.log'}.")
+            # As they are, so that they can be copied whatever the width of the terminal.
+            say(f"\nLogs of the services: {folder / 'data' / 'logs'}\nLog of the stack: {folder / 'stack.log'}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
     return code

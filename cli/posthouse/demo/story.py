@@ -29,7 +29,7 @@ FILENAME = "stamp.png"
 _PAGE = 100
 
 
-class Missing(Exception):  # noqa: N818 - what the demo is there to find out, not a fault in it
+class Missing(Exception):
     """Something that should have been seen was not, or was not as it should be."""
 
 

@@ -18,7 +18,7 @@ _LARGEST_ANSWER = 32 * 1024 * 1024
 _LARGEST_PAGE = 200
 
 
-class Refused(PosthouseError):  # noqa: N818 - shared.errors names what happened, not that it is an error
+class Refused(PosthouseError):
     """The installation did not do it."""
 
     code = "refused"

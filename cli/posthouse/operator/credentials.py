@@ -97,6 +97,10 @@ def create_login(
     new = given(login=login, password=password, uses_from_ids=from_ids)
     made = operator.client.post(f"{operator.account(account)}/logins", new)
     sentence = f"Login {made.get('id')} of account {account}: {made.get('login')}, with the password"
+    if password is not None:
+        made.pop("password", None)  # who gave it has it
+        operator.output.done(sentence + " that was given", made)
+        return
     operator.output.secret(made, "password", sentence, "Use both for HTTP Basic authentication.")
 
 

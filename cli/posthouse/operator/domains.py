@@ -1,5 +1,6 @@
 """``posthouse domain``."""
 
+import shlex
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -27,8 +28,8 @@ _DOMAIN = {
 }
 _KEY_HEADINGS = ("DKIM key", "selector", "algorithm", "signs", "created")
 _KEY_FIELDS = ("id", "selector", "algorithm", "active", "created_at")
-_RECORD_HEADINGS = ("type", "name", "value", "why")
-_RECORD_FIELDS = ("type", "name", "value", "purpose")
+_RECORD_HEADINGS = ("why", "type", "name", "value")
+_RECORD_FIELDS = ("purpose", "type", "name", "value")
 _STRING_OCTETS = 255
 _TTL = 3600
 
@@ -60,7 +61,8 @@ def create(
     made = operator.client.post(f"{operator.account(account)}/domains", new)
     _show(operator, made)
     if not operator.output.as_json:
-        say(f"\nPublish these records, then: posthouse domain verify {account} {plain(made.get('name'))}")
+        then = f"posthouse domain verify {shlex.quote(account)} {plain(made.get('name'))}"
+        say(f"\nPublish these records, then: {then}")
 
 
 @command(domain, "list")
@@ -125,7 +127,7 @@ def _show(operator: Operator, found: Document) -> None:
         return
     say("")
     output.table(_KEY_HEADINGS, [[key.get(field) for field in _KEY_FIELDS] for key in found.get("dkim_keys", [])])
-    say("\nDNS records to set (each value in one piece; --zone prints them as lines of a zone file):\n")
+    say("\nDNS records to set (to copy them: --zone, as lines of a zone file, or --json):\n")
     rows = [[record.get(field) for field in _RECORD_FIELDS] for record in found.get("dns_records", [])]
     output.table(_RECORD_HEADINGS, rows)
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -12,6 +13,7 @@ from shared.security.credentials import key_matches, split_api_key
 from shared.security.keys import KeyRing
 
 SECRET = "b" * 40
+FULL = Path("/dev/full")
 
 
 async def keys(database_url: str) -> list[asyncpg.Record]:
@@ -47,13 +49,19 @@ async def test_two_at_once_print_one_key(database_url: str) -> None:
     assert len(await keys(database_url)) == 1
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a file that cannot be written to")  # noqa: PTH110 - in a decorator
+@pytest.mark.skipif(not FULL.exists(), reason="needs a file that cannot be written to")
 async def test_a_key_that_cannot_be_printed_is_not_made(database_url: str) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("POSTHOUSE_")}
     settings = {"POSTHOUSE_DATABASE_URL": database_url, "POSTHOUSE_SECRET_KEY": SECRET}
-    with open("/dev/full", "wb") as full:  # noqa: PTH123, ASYNC230 - a device
+    with FULL.open("wb") as full:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "posthouse", "bootstrap", stdout=full, stderr=-1, env={**clean, **settings}
+            sys.executable,
+            "-m",
+            "posthouse",
+            "bootstrap",
+            stdout=full,
+            stderr=asyncio.subprocess.PIPE,
+            env={**clean, **settings},
         )
         _, err = await process.communicate()
     assert process.returncode == 2
