@@ -64,14 +64,9 @@ async def run_with(settings: Settings, stop: asyncio.Event) -> None:
         metrics = Metrics(service)
         bus = Bus(settings.nats_url, name=f"posthouse-{service}")
         bell = LocalBell(bus)
-        lease = Lease(
-            claims,
-            service,
-            workers.CALL_ROWS,
-            beat_seconds=settings.heartbeat_seconds,
-            exhausted=_exhausted,
-            loss_delay=timedelta(seconds=settings.hooks_loss_delay_seconds),
-        )
+        delay = timedelta(seconds=settings.hooks_loss_delay_seconds)
+        holding = workers.Holding(workers.CALL_ROWS, _exhausted, delay)
+        lease = Lease(claims, bell, service, beat_seconds=settings.heartbeat_seconds, holding=holding)
         client = await stack.enter_async_context(_client(settings))
         counts = HooksMetrics(metrics)
         tools = _tools(settings, Ledger(pool, claims, bell, lease), client, counts)
@@ -79,7 +74,7 @@ async def run_with(settings: Settings, stop: asyncio.Event) -> None:
         bus.listen(Subject.EVENT_RECORDED, lambda _: bell.events_heard.set(), group=service)
         bus.listen(Subject.CALL_DUE, lambda _: bell.calls_heard.set(), group=service)
         await lease.join(VERSION)
-        stack.push_async_callback(_leave, lease)
+        stack.push_async_callback(lease.leave)
         bus.start()
         stack.push_async_callback(bus.close)
         health = await serve(
@@ -120,8 +115,10 @@ def _client(settings: Settings) -> httpx.AsyncClient:
         body_bytes=RESPONSE_OCTETS,
     )
     transport = WebhookTransport(Names().resolve, settings.outbound_policy, limits=limits)
-    # No redirects: their target was never checked. No proxies or netrc from the environment. Time is the transport's business.
-    return httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False, timeout=None)  # noqa: S113
+    # No redirects: their target was never checked. No proxies or netrc from the environment. The deadline is the transport's.
+    return httpx.AsyncClient(
+        transport=transport, follow_redirects=False, trust_env=False, timeout=settings.hooks_timeout_seconds
+    )
 
 
 def _readiness(pool: Pool, bus: Bus, stop: asyncio.Event) -> Readiness:
@@ -147,14 +144,6 @@ async def _pool(stack: AsyncExitStack, settings: Settings, name: str, size: int,
 
     stack.push_async_callback(close)
     return pool
-
-
-async def _leave(lease: Lease) -> None:
-    try:
-        async with asyncio.timeout(GOODBYE_SECONDS):
-            await lease.leave()
-    except CONNECTION_LOST as error:
-        log.get(__name__).warning("left_without_goodbye", worker_id=lease.worker_id, error=type(error).__name__)
 
 
 async def _work(worker: Worker, stop: asyncio.Event, beating: asyncio.Event, grace_seconds: float) -> None:
