@@ -38,6 +38,8 @@ class Worker:
         self._lease = lease
         self._addressing = addressing
         self._ids = ids
+        self._interrupted = False
+        """The last turn did not come to its end, because the database went away: what it had claimed waits under our name."""
         self._read = metrics.counter("read", "Received messages read, by kind.", ("kind",))
 
     async def run(self, stop: asyncio.Event, *, poll_seconds: float, random: Random) -> None:
@@ -49,9 +51,13 @@ class Worker:
             return False
         worker_id = self._lease.worker_id
         async with self._pool.acquire() as connection:
+            if self._interrupted:
+                await inbound.release(connection, worker_id)
+            self._interrupted = True
             claimed = await inbound.claim(connection, worker_id, _BATCH)
         for message in claimed:
             await self._handle(worker_id, message)
+        self._interrupted = False
         return bool(claimed)
 
     async def _handle(self, worker_id: int, message: ClaimedInbound) -> None:

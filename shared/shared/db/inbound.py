@@ -24,6 +24,7 @@ WITH due AS (
 SELECT m.id, m.body_id, m.account_id, m.mail_from, m.recipient, m.size FROM claimed
 JOIN inbound_message m ON m.id = claimed.inbound_message_id ORDER BY m.id
 """
+_RELEASE = "UPDATE inbound_queue SET worker_id = NULL, started_at = NULL WHERE worker_id = $1"
 _BODY = "SELECT bytes FROM inbound_body WHERE body_id = $1 ORDER BY seq"
 _REPORT = """
 INSERT INTO report (id, inbound_message_id, account_id, delivery_id, kind, action, code, enhanced, text, category, immediate)
@@ -139,6 +140,11 @@ async def store(connection: Connection, messages: Sequence[NewInbound], content:
 async def claim(connection: Connection, worker_id: int, limit: int) -> list[ClaimedInbound]:
     """Claim at most ``limit`` received messages, the oldest first."""
     return [ClaimedInbound(**row) for row in await connection.fetch(_CLAIM, worker_id, limit)]
+
+
+async def release(connection: Connection, worker_id: int) -> None:
+    """Give back all that a living worker has claimed and not finished; reading twice harms nobody, :func:`finish` writes once."""
+    await connection.execute(_RELEASE, worker_id)
 
 
 async def body(connection: Connection, body_id: int) -> bytes:
