@@ -251,10 +251,10 @@ class Stack:
         """Wait until nothing waits for any of the services that were started."""
         tables = [table for name in {service.name for service in self.services} for table in QUEUES.get(name, ())]
 
-        async def nothing() -> bool:
+        async def nothing() -> int:
             left = {table: await self.pool.fetchval(f"SELECT count(*) FROM {table}") for table in tables}
             assert not any(left.values()), f"left: {left}"
-            return True
+            return 1
 
         await eventually(nothing, timeout)
 
@@ -276,9 +276,11 @@ class HoldingSmtpServer(ScriptedSmtpServer):
         return f"{self.host}:{self.port}"
 
     def release(self) -> None:
-        """Answer what is held, and hold nothing any more."""
+        """Answer what is held, and hold nothing any more until ``hold`` is filled again."""
         self.hold.clear()
+        self.held.clear()
         self._released.set()
+        self._released = asyncio.Event()
 
     async def take(self, message: Message) -> None:
         await super().take(message)
