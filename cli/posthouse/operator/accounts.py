@@ -1,6 +1,7 @@
 """``posthouse account`` and ``posthouse address``."""
 
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
@@ -36,27 +37,30 @@ def groups() -> Iterator[typer.Typer]:
     yield from (account, address)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountOptions:
+    """What may be said of a new account; the installation's defaults hold for the rest."""
+
+    keep_deliveries_seconds: Annotated[
+        int | None, typer.Option("--keep-deliveries", metavar="SECONDS", help="Keep settled deliveries.")
+    ] = None
+    keep_calls_seconds: Annotated[
+        int | None, typer.Option("--keep-calls", metavar="SECONDS", help="Keep settled webhook calls.")
+    ] = None
+    messages_per_day: Annotated[int | None, typer.Option(help="Limit; none without it.")] = None
+    first_time_recipients_per_day: Annotated[int | None, typer.Option(help="Limit; none without it.")] = None
+    retry_schedule: Annotated[str | None, typer.Option(help="default (three days) or mox.")] = None
+
+
 @command(account, "create")
 def create(
     operator: Operator,
     name: Annotated[str, typer.Argument(help="What to call it.")],
-    *,
-    keep_deliveries: Annotated[int | None, typer.Option(metavar="SECONDS", help="Keep settled deliveries.")] = None,
-    keep_calls: Annotated[int | None, typer.Option(metavar="SECONDS", help="Keep settled webhook calls.")] = None,
-    messages_per_day: Annotated[int | None, typer.Option(help="Limit; none without it.")] = None,
-    first_time_recipients_per_day: Annotated[int | None, typer.Option(help="Limit; none without it.")] = None,
-    retry_schedule: Annotated[str | None, typer.Option(help="default (three days) or mox.")] = None,
+    options: AccountOptions,
 ) -> None:
     """Create an account."""
-    new = given(
-        name=name,
-        keep_deliveries_seconds=keep_deliveries,
-        keep_calls_seconds=keep_calls,
-        messages_per_day=messages_per_day,
-        first_time_recipients_per_day=first_time_recipients_per_day,
-        retry_schedule=retry_schedule,
-    )
-    operator.output.item(operator.client.post("/v1/accounts", new), _ACCOUNT)
+    made = operator.client.post("/v1/accounts", given(name=name, **asdict(options)))
+    operator.output.item(made, _ACCOUNT)
 
 
 @command(account, "list")

@@ -9,7 +9,7 @@ A command is a function of an :class:`Operator` and its own arguments and option
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -62,28 +62,47 @@ def new_group(name: str, about: str) -> typer.Typer:
     return typer.Typer(name=name, help=about, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
-def command(group: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add a function to a group as a command that also takes ``--url``, ``--key``, ``--local`` and ``--json``."""
+def command(group_of_commands: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a function to a group as a command that also takes ``--url``, ``--key``, ``--local`` and ``--json``.
+
+    A parameter whose type is a dataclass stands for an option per field.
+    """
 
     def decorate(run: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(run, include_extras=True)
+        groups: dict[str, Any] = {of: hint for of, hint in hints.items() if is_dataclass(hint) and hint is not Operator}
         own = [*inspect.signature(run).parameters.values()][1:]
-        common = inspect.signature(_where).parameters.values()
+        common = [*inspect.signature(_where).parameters.values()]
+        shown = [option for parameter in own for option in _options(parameter, groups.get(parameter.name))]
 
         def wrapped(**values: object) -> None:
             where: dict[str, Any] = {parameter.name: values.pop(parameter.name) for parameter in common}
+            for of, group in groups.items():
+                values[of] = group(**{field.name: values.pop(field.name) for field in fields(group)})
             with contextmanager(_where)(**where) as operator:
                 run(operator, **values)
 
         wrapped.__name__, wrapped.__doc__ = run.__name__, run.__doc__
-        wrapped.__annotations__ = {**get_type_hints(_where, include_extras=True), **hints}
+        wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in (*shown, *common)}
         wrapped.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what inspect.signature() returns
-            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *common)]
+            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*shown, *common)]
         )
-        group.command(name)(wrapped)
+        group_of_commands.command(name)(wrapped)
         return run
 
     return decorate
+
+
+def _options(parameter: inspect.Parameter, group: Any) -> list[inspect.Parameter]:  # noqa: ANN401 - a dataclass, or None
+    """Return the parameters that stand for one: itself, or the fields of its dataclass."""
+    if group is None:
+        return [parameter]
+    hints = get_type_hints(group, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(field.name, keyword, default=field.default, annotation=hints[field.name])
+        for field in fields(group)
+    ]
 
 
 def _where(

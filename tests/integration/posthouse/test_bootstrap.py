@@ -53,7 +53,8 @@ async def test_two_at_once_print_one_key(database_url: str) -> None:
 async def test_a_key_that_cannot_be_printed_is_not_made(database_url: str) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("POSTHOUSE_")}
     settings = {"POSTHOUSE_DATABASE_URL": database_url, "POSTHOUSE_SECRET_KEY": SECRET}
-    with FULL.open("wb") as full:
+    full = os.open(FULL, os.O_WRONLY)
+    try:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -64,6 +65,8 @@ async def test_a_key_that_cannot_be_printed_is_not_made(database_url: str) -> No
             env={**clean, **settings},
         )
         _, err = await process.communicate()
+    finally:
+        os.close(full)
     assert process.returncode == 2
     assert "none was made" in err.decode()
     assert await keys(database_url) == []
