@@ -43,4 +43,6 @@ lock: ## write the locks anew from the members' pyproject.toml
 	for service in api delivery hooks dsn-ingest; do \
 	    "$$UV" $(EXPORT) --package posthouse-$$service --no-dev -o deploy/requirements/$$service.lock >/dev/null; \
 	done; \
-	"$$UV" $(EXPORT) --package posthouse --extra local --no-dev -o deploy/requirements/local.lock >/dev/null'
+	"$$UV" $(EXPORT) --package posthouse --no-dev -o deploy/requirements/cli.lock >/dev/null; \
+	"$$UV" $(EXPORT) --package posthouse --extra local --no-dev -o deploy/requirements/local.lock >/dev/null; \
+	echo "uv-build>=0.9,<1" | "$$UV" pip compile -q --generate-hashes --no-header --no-annotate - -o deploy/requirements/build.lock'

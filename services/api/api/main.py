@@ -19,17 +19,16 @@ from api.writer import Writer
 from shared import log
 from shared.bus import Bus
 from shared.config import load
-from shared.db.engine import CONNECTION_LOST, Connection, Pool, create_engine, create_pool, session_factory
+from shared.db.engine import Pool, create_engine, open_pool, session_factory
 from shared.db.migrate import wait_until_ready
 from shared.dns.resolver import Resolver
-from shared.errors import Unavailable
 from shared.events import Subject
 from shared.mail.from_id import FromIds
 from shared.metrics import Metrics
 from shared.security.keys import KeyRing
 from shared.version import VERSION
 from shared.web.addresses import write_addresses
-from shared.web.health import Check, Readiness, health_app
+from shared.web.health import Readiness, health_app, standard_checks
 from shared.web.serve import RunningServer, serve
 from shared.worker.lease import Lease
 
@@ -51,17 +50,18 @@ async def run(stop: asyncio.Event) -> None:
         tell=lambda line: logger.warning("waiting", detail=line),
     )
     async with contextlib.AsyncExitStack() as cleanup:
-        pool = await _pool(settings, cleanup)
+        size = settings.database_pool - _of_sessions(settings)
+        pool = await cleanup.enter_async_context(open_pool(settings.database_url, size=size, service=SERVICE))
         bus = Bus(settings.nats_url, name=f"posthouse-{SERVICE}")
         cleanup.push_async_callback(bus.close)
         metrics = Metrics(SERVICE)
         context, writer = _parts(settings, pool, bus, metrics, cleanup)
         bus.listen(Subject.CONFIG_CHANGED, lambda _: context.authenticator.forget())
         bus.start()
-        lease = Lease(pool, SERVICE, None, beat_seconds=settings.heartbeat_seconds, exhausted=_leases_no_rows)
+        lease = Lease(pool, bus, SERVICE, beat_seconds=settings.heartbeat_seconds)
         await lease.join(VERSION)
-        cleanup.push_async_callback(_leave, lease)
-        checks = _checks(pool, bus)
+        cleanup.push_async_callback(lease.leave)
+        checks = standard_checks(pool, bus)
         own = Readiness(checks, stopping=stop)
         of_stack = Readiness([*checks, stack_check(pool, settings.heartbeat_seconds)], stopping=stop)
         public = own if settings.env != "local" else of_stack
@@ -114,32 +114,6 @@ def _of_sessions(settings: Settings) -> int:
     return max(1, settings.database_pool // 4)
 
 
-async def _pool(settings: Settings, cleanup: contextlib.AsyncExitStack) -> Pool:
-    size = settings.database_pool - _of_sessions(settings)
-    pool = await create_pool(settings.database_url, size=size, service=SERVICE)
-
-    async def close() -> None:
-        try:
-            async with asyncio.timeout(settings.grace_seconds + 1):
-                await pool.close()
-        except TimeoutError:  # a connection that hangs; nothing that was answered depends on it
-            pool.terminate()
-
-    cleanup.push_async_callback(close)
-    return pool
-
-
-def _checks(pool: Pool, bus: Bus) -> list[Check]:
-    async def postgres() -> None:
-        await pool.fetchval("SELECT 1")
-
-    async def nats() -> None:
-        if bus.configured and not bus.connected:
-            raise Unavailable("not connected: the others find new work by polling")
-
-    return [Check("postgres", postgres), Check("nats", nats, required=False)]
-
-
 @contextlib.asynccontextmanager
 async def _server(settings: Settings, app: FastAPI, *, public: bool) -> AsyncIterator[RunningServer]:
     server = (
@@ -177,16 +151,3 @@ async def _until(stop: asyncio.Event, lease: Lease, servers: Sequence[RunningSer
         for task in (stopping, *serving):
             task.cancel()
         await asyncio.gather(stopping, beat, *serving, return_exceptions=True)
-
-
-async def _leave(lease: Lease) -> None:
-    try:
-        await lease.leave()
-    except CONNECTION_LOST as error:  # the others will declare this worker dead, which it is
-        log.get(__name__).warning("not_unregistered", error=type(error).__name__)
-
-
-async def _leases_no_rows(_connection: Connection, row_ids: Sequence[int]) -> None:
-    """Never called: a service without a queue loses no rows."""
-    message = f"the api holds no queue rows, and yet {len(row_ids)} were lost"
-    raise RuntimeError(message)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from random import Random
 
@@ -21,7 +22,7 @@ from shared.bus import Bus
 from shared.clock import utc_now
 from shared.config import load
 from shared.db import outcomes, workers
-from shared.db.engine import Connection, create_pool
+from shared.db.engine import Connection, Pool, open_pool
 from shared.db.lanes import Lanes
 from shared.db.migrate import wait_until_ready
 from shared.dns.resolver import Resolver
@@ -31,9 +32,11 @@ from shared.metrics import Metrics
 from shared.security.keys import KeyRing
 from shared.version import VERSION
 from shared.web.addresses import write_addresses
-from shared.web.health import Check, Readiness, health_app
+from shared.web.health import Readiness, health_app, standard_checks
 from shared.web.serve import serve
 from shared.worker.lease import Lease
+
+CLAIM_CONNECTIONS = 4
 
 
 async def run(stop: asyncio.Event) -> None:
@@ -47,78 +50,66 @@ async def run(stop: asyncio.Event) -> None:
         seconds=settings.startup_wait_seconds,
         tell=lambda line: logger.warning("waiting", detail=line),
     )
-    pool = await create_pool(settings.database_url, size=settings.database_pool, service=service)
-    claims = await create_pool(settings.database_url, size=4, service=f"{service}-claims", synchronous_commit=False)
-    bus = Bus(settings.nats_url, name=f"posthouse-{service}")
-    lease = Lease(
-        claims,
-        service,
-        workers.DELIVERY_ROWS,
-        beat_seconds=settings.heartbeat_seconds,
-        exhausted=exhausted,
-        loss_delay=timedelta(seconds=settings.delivery_loss_delay_seconds),
-    )
-    metrics = Metrics(service)
-    ring = KeyRing([key.get_secret_value() for key in settings.secret_key])
-    signers = Signers(pool, ring)
-    tools = Tools(
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(
+            open_pool(settings.database_url, size=settings.database_pool, service=service)
+        )
+        claims = await stack.enter_async_context(
+            open_pool(
+                settings.database_url, size=CLAIM_CONNECTIONS, service=f"{service}-claims", synchronous_commit=False
+            )
+        )
+        bus = Bus(settings.nats_url, name=f"posthouse-{service}")
+        delay = timedelta(seconds=settings.delivery_loss_delay_seconds)
+        holding = workers.Holding(workers.DELIVERY_ROWS, exhausted, delay)
+        lease = Lease(claims, bus, service, beat_seconds=settings.heartbeat_seconds, holding=holding)
+        metrics = Metrics(service)
+        tools = _tools(settings, pool, bus, lease)
+        worker = Worker(claims, Courier(tools, metrics), lease, _sizes(settings), Random())  # noqa: S311 - jitter, not a secret
+        sessions = metrics.gauge("sessions", "Slots being served: SMTP sessions at most.")
+        sessions.set_function(lambda: float(len(worker.serving)))
+        bus.listen(Subject.DELIVERY_DUE, lambda _: worker.heard.set(), group=service)
+        bus.listen(Subject.CONFIG_CHANGED, lambda _: tools.signers.forget())
+        health = await serve(
+            health_app(service, Readiness(standard_checks(pool, bus), stopping=stop), metrics),
+            settings.health_host,
+            settings.health_port,
+            setting="POSTHOUSE_HEALTH_PORT",
+        )
+        stack.push_async_callback(health.stop, 0)
+        await lease.join(VERSION)
+        stack.push_async_callback(lease.leave)
+        bus.start()
+        stack.push_async_callback(bus.close)
+        write_addresses(settings.address_file, http=health.address)
+        beating = asyncio.Event()  # the heart beats until the last mail in flight is settled
+        async with asyncio.TaskGroup() as group:
+            group.create_task(lease.run(beating, lambda _: worker.heard.set()))
+            group.create_task(_work(worker, tools.ledger, stop, beating))
+
+
+def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease) -> Tools:
+    return Tools(
         pool=pool,
         ledger=Ledger(pool, bus, lease),
         dialer=Dialer(_router(settings), _dial_settings(settings)),
-        signers=signers,
+        signers=Signers(pool, KeyRing([key.get_secret_value() for key in settings.secret_key])),
         bodies=BodyBudget(settings.delivery_body_budget),
         lanes=Lanes(),
-        relay=settings.relay,
+        relay=settings.relay or None,
         clock=utc_now,
         random=Random(),  # noqa: S311 - jitter, not a secret
     )
-    worker = Worker(
-        claims,
-        Courier(tools, metrics),
-        lease,
-        WorkerSettings(settings.delivery_sessions, settings.poll_seconds, settings.grace_seconds),
-        Random(),  # noqa: S311 - jitter, not a secret
-    )
-    metrics.gauge("sessions", "Slots being served: SMTP sessions at most.").set_function(
-        lambda: float(len(worker.serving))
-    )
-    bus.listen(Subject.DELIVERY_DUE, lambda _: worker.heard.set(), group=service)
-    bus.listen(Subject.CONFIG_CHANGED, lambda _: signers.forget())
-    await lease.join(VERSION)
-    bus.start()
-
-    async def postgres() -> None:
-        await pool.fetchval("SELECT 1")
-
-    async def nats() -> None:
-        if not bus.connected:
-            raise ConfigurationError("not connected: new mail is found by polling")
-
-    readiness = Readiness([Check("postgres", postgres), Check("nats", nats, required=False)], stopping=stop)
-    health = await serve(
-        health_app(service, readiness, metrics),
-        settings.health_host,
-        settings.health_port,
-        setting="POSTHOUSE_HEALTH_PORT",
-    )
-    write_addresses(settings.address_file, http=health.address)
-    beating = asyncio.Event()  # the heart beats until the last mail in flight is settled
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(lease.run(beating, lambda _: worker.heard.set()))
-            group.create_task(_work(worker, stop, beating))
-    finally:
-        await tools.ledger.drain()
-        await lease.leave()
-        await bus.close()
-        await health.stop(0)
-        await pool.close()
-        await claims.close()
 
 
-async def _work(worker: Worker, stop: asyncio.Event, beating: asyncio.Event) -> None:
+def _sizes(settings: Settings) -> WorkerSettings:
+    return WorkerSettings(settings.delivery_sessions, settings.poll_seconds, settings.grace_seconds)
+
+
+async def _work(worker: Worker, ledger: Ledger, stop: asyncio.Event, beating: asyncio.Event) -> None:
     try:
         await worker.run(stop)
+        await ledger.drain()
     finally:
         beating.set()
 
@@ -142,7 +133,7 @@ def _dial_settings(settings: Settings) -> DialSettings:
 
 
 def _check(settings: Settings) -> None:
-    if settings.relay is not None:
+    if settings.relay:
         try:
             split_relay(settings.relay)
         except ValueError as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from contextlib import AsyncExitStack
 from random import Random
 
 from dsn_ingest.addressing import Addressing
@@ -15,11 +16,10 @@ from shared.bus import Bus
 from shared.clock import utc_now
 from shared.config import load
 from shared.db import workers
-from shared.db.engine import create_pool
+from shared.db.engine import Pool, open_pool
 from shared.db.ids import IdBlocks
 from shared.db.lanes import Lanes
 from shared.db.migrate import wait_until_ready
-from shared.errors import ConfigurationError
 from shared.events import Subject
 from shared.mail.from_id import FromIds
 from shared.metrics import Metrics
@@ -29,7 +29,7 @@ from shared.smtpd import serve as serve_smtp
 from shared.smtpd.certificates import Certificate, certificate
 from shared.version import VERSION
 from shared.web.addresses import write_addresses
-from shared.web.health import Check, Readiness, health_app
+from shared.web.health import Readiness, health_app, standard_checks
 from shared.web.serve import serve
 from shared.worker.lease import Lease
 
@@ -47,40 +47,32 @@ async def run(stop: asyncio.Event) -> None:
         seconds=settings.startup_wait_seconds,
         tell=lambda line: logger.warning("waiting", detail=line),
     )
-    pool = await create_pool(settings.database_url, size=settings.database_pool, service=SERVICE)
-    bus = Bus(settings.nats_url, name=f"posthouse-{SERVICE}")
-    lease = Lease(pool, SERVICE, workers.INBOUND_ROWS, beat_seconds=settings.heartbeat_seconds, exhausted=give_up)
-    metrics = Metrics(SERVICE)
-    ring = KeyRing([key.get_secret_value() for key in settings.secret_key])
-    local = settings.env == "local"
-    ids = IdBlocks()
-    addressing = Addressing(FromIds([key.key[:16] for key in ring.reading("from_id")]), local=local)
-    bouncer = Bouncer(pool, bus, ids, Lanes(), settings.hostname, utc_now, secrets.token_bytes) if local else None
-    handler = InboundHandler(pool, addressing, Ingest(pool, bus, ids), bouncer, metrics)
-    worker = Worker(pool, bus, lease, addressing=addressing, ids=ids, metrics=metrics)
-    bus.listen(Subject.INBOUND_STORED, lambda _: worker.heard.set(), group=SERVICE)
-    await lease.join(VERSION)
-    bus.start()
-
-    async def postgres() -> None:
-        await pool.fetchval("SELECT 1")
-
-    async def nats() -> None:
-        if not bus.connected:
-            raise ConfigurationError("not connected: reports are found by polling")
-
-    readiness = Readiness([Check("postgres", postgres), Check("nats", nats, required=False)], stopping=stop)
-    health = await serve(
-        health_app(SERVICE, readiness, metrics),
-        settings.health_host,
-        settings.health_port,
-        setting="POSTHOUSE_HEALTH_PORT",
-    )
-    listener = await serve_smtp(_smtpd(settings, tls), handler, settings.dsn_ingest_host, settings.dsn_ingest_port)
-    host, port = listener.address
-    write_addresses(settings.address_file, http=health.address, smtp=f"{host}:{port}")
-    beating = asyncio.Event()
-    try:
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(
+            open_pool(settings.database_url, size=settings.database_pool, service=SERVICE)
+        )
+        bus = Bus(settings.nats_url, name=f"posthouse-{SERVICE}")
+        holding = workers.Holding(workers.INBOUND_ROWS, give_up)
+        lease = Lease(pool, bus, SERVICE, beat_seconds=settings.heartbeat_seconds, holding=holding)
+        metrics = Metrics(SERVICE)
+        handler, worker = _parts(settings, pool, bus, lease, metrics)
+        bus.listen(Subject.INBOUND_STORED, lambda _: worker.heard.set(), group=SERVICE)
+        health = await serve(
+            health_app(SERVICE, Readiness(standard_checks(pool, bus), stopping=stop), metrics),
+            settings.health_host,
+            settings.health_port,
+            setting="POSTHOUSE_HEALTH_PORT",
+        )
+        stack.push_async_callback(health.stop, 0)
+        listener = await serve_smtp(_smtpd(settings, tls), handler, settings.dsn_ingest_host, settings.dsn_ingest_port)
+        stack.push_async_callback(listener.close, settings.grace_seconds)
+        await lease.join(VERSION)
+        stack.push_async_callback(lease.leave)
+        bus.start()
+        stack.push_async_callback(bus.close)
+        host, port = listener.address
+        write_addresses(settings.address_file, http=health.address, smtp=f"{host}:{port}")
+        beating = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(lease.run(beating, lambda _: worker.heard.set()))
             if tls is not None:
@@ -90,11 +82,16 @@ async def run(stop: asyncio.Event) -> None:
                 await listener.close(settings.grace_seconds)
             finally:
                 beating.set()
-    finally:
-        await lease.leave()
-        await bus.close()
-        await health.stop(0)
-        await pool.close()
+
+
+def _parts(settings: Settings, pool: Pool, bus: Bus, lease: Lease, metrics: Metrics) -> tuple[InboundHandler, Worker]:
+    ring = KeyRing([key.get_secret_value() for key in settings.secret_key])
+    local = settings.env == "local"
+    ids = IdBlocks()
+    addressing = Addressing(FromIds([key.key[:16] for key in ring.reading("from_id")]), local=local)
+    bouncer = Bouncer(pool, bus, ids, Lanes(), settings.hostname, utc_now, secrets.token_bytes) if local else None
+    handler = InboundHandler(pool, addressing, Ingest(pool, bus, ids), bouncer, metrics)
+    return handler, Worker(pool, bus, lease, addressing=addressing, ids=ids, metrics=metrics)
 
 
 def _smtpd(settings: Settings, tls: Certificate | None) -> SmtpdConfig:

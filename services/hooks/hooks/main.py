@@ -26,20 +26,18 @@ from shared.clock import utc_now
 from shared.config import load
 from shared.db import workers
 from shared.db.calls import RESPONSE_OCTETS, settle_calls
-from shared.db.engine import CONNECTION_LOST, Connection, Pool, create_pool
+from shared.db.engine import Connection, open_pool
 from shared.db.migrate import wait_until_ready
-from shared.errors import ConfigurationError
 from shared.events import Subject
 from shared.metrics import Metrics
 from shared.security.keys import KeyRing
 from shared.version import VERSION
 from shared.web.addresses import write_addresses
-from shared.web.health import Check, Readiness, health_app
+from shared.web.health import Readiness, health_app, standard_checks
 from shared.web.serve import serve
 from shared.worker.lease import Lease
 
 CLAIM_CONNECTIONS = 4
-GOODBYE_SECONDS = 1.0
 """How long a database that does not answer is waited for at the end."""
 
 
@@ -59,8 +57,14 @@ async def run_with(settings: Settings, stop: asyncio.Event) -> None:
         tell=lambda line: logger.warning("waiting", detail=line),
     )
     async with AsyncExitStack() as stack:
-        pool = await _pool(stack, settings, service, settings.database_pool, durable=True)
-        claims = await _pool(stack, settings, f"{service}-claims", CLAIM_CONNECTIONS, durable=False)
+        pool = await stack.enter_async_context(
+            open_pool(settings.database_url, size=settings.database_pool, service=service)
+        )
+        claims = await stack.enter_async_context(
+            open_pool(
+                settings.database_url, size=CLAIM_CONNECTIONS, service=f"{service}-claims", synchronous_commit=False
+            )
+        )
         metrics = Metrics(service)
         bus = Bus(settings.nats_url, name=f"posthouse-{service}")
         bell = LocalBell(bus)
@@ -78,7 +82,7 @@ async def run_with(settings: Settings, stop: asyncio.Event) -> None:
         bus.start()
         stack.push_async_callback(bus.close)
         health = await serve(
-            health_app(service, _readiness(pool, bus, stop), metrics),
+            health_app(service, Readiness(standard_checks(pool, bus), stopping=stop), metrics),
             settings.health_host,
             settings.health_port,
             setting="POSTHOUSE_HEALTH_PORT",
@@ -119,31 +123,6 @@ def _client(settings: Settings) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=transport, follow_redirects=False, trust_env=False, timeout=settings.hooks_timeout_seconds
     )
-
-
-def _readiness(pool: Pool, bus: Bus, stop: asyncio.Event) -> Readiness:
-    async def postgres() -> None:
-        await pool.fetchval("SELECT 1")
-
-    async def nats() -> None:
-        if not bus.connected:
-            raise ConfigurationError("not connected: new events are found by polling")
-
-    return Readiness([Check("postgres", postgres), Check("nats", nats, required=False)], stopping=stop)
-
-
-async def _pool(stack: AsyncExitStack, settings: Settings, name: str, size: int, *, durable: bool) -> Pool:
-    pool = await create_pool(settings.database_url, size=size, service=name, synchronous_commit=durable)
-
-    async def close() -> None:
-        try:
-            async with asyncio.timeout(GOODBYE_SECONDS):
-                await pool.close()
-        except CONNECTION_LOST:
-            pool.terminate()
-
-    stack.push_async_callback(close)
-    return pool
 
 
 async def _work(worker: Worker, stop: asyncio.Event, beating: asyncio.Event, grace_seconds: float) -> None:

@@ -4,6 +4,7 @@ Both set what the queue's queries were measured with: no JIT, generic plans (a q
 full; the plan must not), and a limit on how long a transaction may sit idle.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -50,6 +51,8 @@ CONNECTION_LOST = (
 
 The driver's complaint about a value that cannot be sent is an InterfaceError too, and a ValueError: catch that one first."""
 
+_CLOSE_SECONDS = 2.0
+
 T = TypeVar("T")
 
 
@@ -77,6 +80,20 @@ async def create_pool(url: str, *, size: int, service: str, synchronous_commit: 
     return await asyncpg.create_pool(
         url, min_size=1, max_size=size, server_settings=settings, command_timeout=60, timeout=10
     )
+
+
+@asynccontextmanager
+async def open_pool(url: str, *, size: int, service: str, synchronous_commit: bool = True) -> AsyncIterator[Pool]:
+    """Open a pool as :func:`create_pool` does, and close it at the end of the block, by force where that takes too long."""
+    pool = await create_pool(url, size=size, service=service, synchronous_commit=synchronous_commit)
+    try:
+        yield pool
+    finally:
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await pool.close()
+        except CONNECTION_LOST:
+            pool.terminate()
 
 
 def create_engine(url: str, *, size: int, service: str) -> AsyncEngine:

@@ -49,6 +49,16 @@ Exhausted = Callable[[Connection, Sequence[int]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
+class Holding:
+    """What the workers of a service hold, and what becomes of it when one dies."""
+
+    rows: LeasedTable
+    exhausted: Exhausted
+    loss_delay: timedelta = timedelta(minutes=1)
+    """A lost row comes due after this times its losses."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reaped:
     """What one dead worker left behind."""
 
@@ -77,42 +87,35 @@ async def beat(connection: Connection, worker_id: int) -> bool:
     )
 
 
-async def leave(connection: Connection, worker_id: int, rows: LeasedTable | None) -> None:
-    """Take a worker out that stops in order; what it still holds unstarted is claimable at once."""
-    async with connection.transaction():
-        if rows is not None:
-            await _release_unstarted(connection, worker_id, rows)
-        await connection.execute(_FREE_SLOTS, worker_id)
-        held = rows is not None and await connection.fetchval(
-            f"SELECT true FROM {rows.table} WHERE worker_id = $1 LIMIT 1", worker_id
+async def leave(connection: Connection, worker_id: int, holding: Holding | None) -> None:
+    """Take a worker out that stops in order; what it still holds unstarted is claimable at once. Call it in a transaction."""
+    held = False
+    if holding is not None:
+        await _release_unstarted(connection, worker_id, holding.rows)
+        held = await connection.fetchval(
+            f"SELECT true FROM {holding.rows.table} WHERE worker_id = $1 LIMIT 1", worker_id
         )
-        if not held:  # with started rows left the row stays, unbeaten, for the reaper to count their loss
-            await connection.execute("DELETE FROM worker WHERE id = $1", worker_id)
+    await connection.execute(_FREE_SLOTS, worker_id)
+    if not held:  # with started rows left the row stays, unbeaten, for the reaper to count their loss
+        await connection.execute("DELETE FROM worker WHERE id = $1", worker_id)
 
 
 async def reap_one(
-    connection: Connection,
-    service: str,
-    rows: LeasedTable | None,
-    *,
-    dead_after: timedelta,
-    loss_delay: timedelta,
-    exhausted: Exhausted,
+    connection: Connection, service: str, holding: Holding | None, *, dead_after: timedelta
 ) -> Reaped | None:
-    """Free what one dead worker of ``service`` held; None where all are alive. Runs in a transaction of its own."""
-    async with connection.transaction():
-        worker_id = await connection.fetchval(_DEAD, service, dead_after)
-        if worker_id is None:
-            return None
-        released = lost = 0
-        ended: list[int] = []
-        if rows is not None:
-            released = await _release_unstarted(connection, worker_id, rows)
-            lost, ended = await _count_losses(connection, worker_id, rows, loss_delay)
-            if ended:
-                await exhausted(connection, ended)
-        await connection.execute(_FREE_SLOTS, worker_id)
-        await connection.execute("DELETE FROM worker WHERE id = $1", worker_id)
+    """Free what one dead worker of ``service`` held; None where all are alive. Call it in a transaction of its own."""
+    worker_id = await connection.fetchval(_DEAD, service, dead_after)
+    if worker_id is None:
+        return None
+    released = lost = 0
+    ended: list[int] = []
+    if holding is not None:
+        released = await _release_unstarted(connection, worker_id, holding.rows)
+        lost, ended = await _count_losses(connection, worker_id, holding.rows, holding.loss_delay)
+        if ended:
+            await holding.exhausted(connection, ended)
+    await connection.execute(_FREE_SLOTS, worker_id)
+    await connection.execute("DELETE FROM worker WHERE id = $1", worker_id)
     return Reaped(worker_id, released, lost, len(ended))
 
 

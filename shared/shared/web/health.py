@@ -13,8 +13,10 @@ import orjson
 from fastapi import APIRouter, FastAPI, Response
 
 from shared import log
+from shared.bus import Bus
 from shared.clock import monotonic
-from shared.errors import PosthouseError
+from shared.db.engine import Pool
+from shared.errors import PosthouseError, Unavailable
 from shared.metrics import CONTENT_TYPE, Metrics
 from shared.web import problems
 
@@ -34,6 +36,19 @@ class Check:
     name: str
     run: Callable[[], Awaitable[object]]
     required: bool = True
+
+
+def standard_checks(pool: Pool, bus: Bus) -> list[Check]:
+    """Return what every service needs: Postgres; and NATS as a warning only, because without it work is found by polling."""
+
+    async def postgres() -> None:
+        await pool.fetchval("SELECT 1")
+
+    async def nats() -> None:
+        if bus.configured and not bus.connected:
+            raise Unavailable("not connected: new work is found by polling")
+
+    return [Check("postgres", postgres), Check("nats", nats, required=False)]
 
 
 class Readiness:

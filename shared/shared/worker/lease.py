@@ -16,8 +16,11 @@ import structlog
 from shared.clock import Monotonic, monotonic
 from shared.db import workers
 from shared.db.engine import CONNECTION_LOST, Pool
+from shared.db.transaction import Bell, transaction
+from shared.events import Subject
 
 _PARTITIONS_EVERY_SECONDS = 600.0
+_GOODBYE_SECONDS = 3.0
 
 _log = structlog.get_logger(__name__)
 
@@ -27,31 +30,29 @@ class Lease:
 
     Args:
         pool: where the heartbeat goes.
+        bell: rung for what reaping settles.
         service: workers reap only their own service's dead.
-        rows: the queue table whose rows this service's workers hold.
         beat_seconds: the same for all workers of a service.
-        exhausted: settles rows that were lost too often.
-        loss_delay: a lost row comes due after this times its losses.
+        holding: the queue rows that this service's workers hold; None where they hold none.
+        clock: measures silence.
     """
 
     def __init__(
         self,
         pool: Pool,
+        bell: Bell,
         service: str,
-        rows: workers.LeasedTable | None,
         *,
         beat_seconds: float,
-        exhausted: workers.Exhausted,
-        loss_delay: timedelta = timedelta(minutes=1),
+        holding: workers.Holding | None = None,
         clock: Monotonic = monotonic,
     ) -> None:
         self.worker_id = 0
         self._pool = pool
+        self._bell = bell
         self._service = service
-        self._rows = rows
+        self._holding = holding
         self._beat_seconds = beat_seconds
-        self._exhausted = exhausted
-        self._loss_delay = loss_delay
         self._clock = clock
         self._last_beat = 0.0
         self._up_since: float | None = None
@@ -100,8 +101,8 @@ class Lease:
     async def leave(self) -> None:
         """Give back what is still held and unregister; without a database the others find out by the silence."""
         try:
-            async with self._pool.acquire() as connection:
-                await workers.leave(connection, self.worker_id, self._rows)
+            async with asyncio.timeout(_GOODBYE_SECONDS), transaction(self._pool, self._bell) as (connection, _):
+                await workers.leave(connection, self.worker_id, self._holding)
         except CONNECTION_LOST as error:
             _log.warning("worker_left_unsaid", worker_id=self.worker_id, error=type(error).__name__)
             return
@@ -140,15 +141,10 @@ class Lease:
 
     async def _reap(self, silence: timedelta, reaped: Callable[[workers.Reaped], None]) -> None:
         while True:
-            async with self._pool.acquire() as connection:
-                dead = await workers.reap_one(
-                    connection,
-                    self._service,
-                    self._rows,
-                    dead_after=silence,
-                    loss_delay=self._loss_delay,
-                    exhausted=self._exhausted,
-                )
+            async with transaction(self._pool, self._bell) as (connection, rings):
+                dead = await workers.reap_one(connection, self._service, self._holding, dead_after=silence)
+                if dead is not None and dead.exhausted:
+                    rings.add(Subject.EVENT_RECORDED)
             if dead is None:
                 return
             _log.warning(

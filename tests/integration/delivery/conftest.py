@@ -79,7 +79,13 @@ class Site:
         self, *, relay: str | None = None, sessions: int = 4, grace: float = 5.0, timeout: float = 5.0
     ) -> RunningWorker:
         metrics = Metrics("delivery")
-        lease = Lease(self.pool, "delivery", workers.DELIVERY_ROWS, beat_seconds=BEAT_SECONDS, exhausted=exhausted)
+        lease = Lease(
+            self.pool,
+            NoBell(),
+            "delivery",
+            beat_seconds=BEAT_SECONDS,
+            holding=workers.Holding(workers.DELIVERY_ROWS, exhausted),
+        )
         tools = Tools(
             pool=self.pool,
             ledger=Ledger(self.pool, NoBell(), lease),

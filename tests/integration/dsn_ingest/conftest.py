@@ -104,7 +104,9 @@ async def _open(database_url: str, *, local: bool) -> AsyncIterator[Inbox]:
         )
         ids = IdBlocks()
         addressing = Addressing(FROM_IDS, local=local)
-        lease = Lease(pool, "dsn-ingest", workers.INBOUND_ROWS, beat_seconds=5, exhausted=give_up)
+        lease = Lease(
+            pool, NoBell(), "dsn-ingest", beat_seconds=5, holding=workers.Holding(workers.INBOUND_ROWS, give_up)
+        )
         bouncer = Bouncer(pool, NoBell(), ids, Lanes(), "us.test", utc_now, secrets.token_bytes) if local else None
         metrics = Metrics("dsn-ingest")
         handler = InboundHandler(pool, addressing, Ingest(pool, NoBell(), ids), bouncer, metrics)

@@ -20,9 +20,14 @@ async def _nobody(_: Connection, ids: Sequence[int]) -> None:
 
 
 async def _reap(connection: Connection, exhausted: workers.Exhausted = _nobody) -> workers.Reaped | None:
-    return await workers.reap_one(
-        connection, "delivery", workers.DELIVERY_ROWS, dead_after=SILENCE, loss_delay=DELAY, exhausted=exhausted
-    )
+    holding = workers.Holding(workers.DELIVERY_ROWS, exhausted, DELAY)
+    async with connection.transaction():
+        return await workers.reap_one(connection, "delivery", holding, dead_after=SILENCE)
+
+
+async def _leave(connection: Connection, worker_id: int) -> None:
+    async with connection.transaction():
+        await workers.leave(connection, worker_id, workers.Holding(workers.DELIVERY_ROWS, _nobody))
 
 
 async def _silence(connection: Connection, worker_id: int) -> None:
@@ -103,7 +108,7 @@ async def test_a_worker_that_stops_in_order_gives_everything_back(connection: Co
     worker_id = await new_worker(connection)
     await DELIVERIES.drain(connection)
     await DELIVERIES.claim(connection, worker_id, sites=5, lanes=5, rows=5)
-    await workers.leave(connection, worker_id, workers.DELIVERY_ROWS)
+    await _leave(connection, worker_id)
     assert await connection.fetchval("SELECT count(*) FROM worker") == 0
     other = await new_worker(connection)
     await DELIVERIES.drain(connection)
@@ -113,7 +118,7 @@ async def test_a_worker_that_stops_in_order_gives_everything_back(connection: Co
 async def test_a_worker_that_leaves_with_started_rows_stays_for_the_reaper(connection: Connection) -> None:
     room = await Mailroom(connection).open()
     worker_id, _, started = await _hold_two(connection, room)
-    await workers.leave(connection, worker_id, workers.DELIVERY_ROWS)
+    await _leave(connection, worker_id)
     await _silence(connection, worker_id)
     assert await _reap(connection) == workers.Reaped(worker_id, released=0, lost=1, exhausted=0)
     assert await connection.fetchval("SELECT losses FROM delivery_queue WHERE delivery_id = $1", started) == 1

@@ -40,7 +40,15 @@ def test_two_api_keys_share_nothing() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "ph_", "ph_abc_def", "ph_test_" + "a" * 56, " " + new_api_key().text, new_api_key().text + "\n", "\ud800"],
+    [
+        "",
+        "ph_",
+        "ph_abc_def",
+        "ph_test_" + "a" * 56,
+        f" ph_{'a' * 12}_{'b' * 43}",
+        f"ph_{'a' * 12}_{'b' * 43}\n",
+        "\ud800",
+    ],
 )
 def test_other_texts_are_no_api_keys(text: str) -> None:
     assert split_api_key(text) is None
