@@ -9,7 +9,9 @@ from api.caller import CredentialKind
 from shared.db import inputs
 from shared.errors import NoRecipients, TooLarge, ValidationFailed
 
-Door = Literal["rest"]
+Door = Literal["rest", "webapi", "smtp"]
+Disposition = Literal["attachment", "inline", "alternative"]
+"""Beside the body; shown by the HTML; another form of the text (its files become parts of multipart/alternative)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +28,33 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """An attachment, or a file that the HTML shows."""
+    """A file of any disposition."""
 
     filename: str
     content: bytes
     content_type: str | None = None
+    """None: told from its name, else from its first octets."""
     content_id: str | None = None
-    inline: bool = False
+    disposition: Disposition = "attachment"
+    field: str = ""
+    """Where in the input the file stands, e.g. ``attachments[0]``; empty: ``attachments[n]`` by its place in the list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A message as it was handed in: nothing of it is checked yet but its types."""
+    """A message as it was handed in: nothing of it is checked yet but its types.
+
+    Either its parts, or ``raw``: then the header says who it is from, what it is called and when it was written, and of the other
+    fields only ``to`` (the envelope), ``mail_from``, ``extra`` and ``tags`` count.
+    """
 
     door: Door
     account_id: int
     credential_id: int
     credential_kind: CredentialKind
     uses_from_ids: bool
-    sender: Party
+    sender: Party | None = None
+    """From; None only with ``raw``."""
     to: tuple[Party, ...] = ()
     cc: tuple[Party, ...] = ()
     bcc: tuple[Party, ...] = ()
@@ -53,12 +63,19 @@ class Submission:
     text: str | None = None
     html: str | None = None
     files: tuple[File, ...] = ()
+    """Of each disposition in this order."""
     headers: tuple[tuple[str, str], ...] = ()
     message_id: str | None = None
     """With angle brackets; None: a new one."""
     date: datetime | None = None
     """Aware; None: now."""
     references: tuple[str, ...] = ()
+    user_agent: str | None = "Posthouse"
+    """None: no User-Agent."""
+    raw: bytes | None = None
+    """A whole RFC 5322 message. Without ``to`` it goes to whom its To, Cc and Bcc name."""
+    mail_from: Party | None = None
+    """The return path of the envelope, with ``raw`` only; None: the address in From."""
     extra: Mapping[str, str] | None = None
     tags: tuple[str, ...] = ()
 
@@ -70,7 +87,8 @@ class Submission:
     @property
     def weight(self) -> int:
         """About how many octets there are to compose."""
-        return len(self.text or "") + len(self.html or "") + sum(len(file.content) for file in self.files)
+        texts = len(self.text or "") + len(self.html or "")
+        return texts + sum(len(file.content) for file in self.files) + len(self.raw or b"")
 
 
 @dataclass(frozen=True, slots=True)

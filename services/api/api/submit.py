@@ -6,13 +6,15 @@ order To, Cc, Bcc, and its place in the queue.
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import orjson
 
 from api.metrics import ApiMetrics
-from api.submission import File, Limits, Party, Submission, check, message_too_large
+from api.submission import Disposition, Limits, Party, Submission, check, message_too_large
 from api.writer import Item, Writer
 from shared import log
 from shared.clock import Clock, monotonic, utc_now
@@ -164,8 +166,8 @@ class Submitter:
         return Submitted(message_id, draft.message_id, told), len(message.content)
 
     def _draft(self, submission: Submission) -> Draft:
-        inline = tuple(_part(file) for file in submission.files if file.inline)
-        attachments = tuple(_part(file) for file in submission.files if not file.inline)
+        if submission.sender is None:
+            raise ValidationFailed("the message names no sender", field="from")
         message_id = submission.message_id or headers.message_id(self._random(16), self._rules.hostname)
         return Draft(
             sender=_mailbox(submission.sender),
@@ -179,12 +181,14 @@ class Submitter:
             date=submission.date or self._now(),
             references=submission.references,
             headers=submission.headers,
-            inline=inline,
-            attachments=attachments,
+            alternatives=_parts(submission, "alternative"),
+            inline=_parts(submission, "inline"),
+            attachments=_parts(submission, "attachment"),
+            user_agent=submission.user_agent,
         )
 
     async def _sender_domain(self, connection: Connection, submission: Submission, sender: Mailbox) -> SenderDomain:
-        address, field = sender.address, submission.sender.field
+        address, field = sender.address, _sender_field(submission)
         domain = await sender_allowed(
             connection,
             submission.account_id,
@@ -285,7 +289,7 @@ class _ReturnPath:
                 self.sender.address, from_id, separator=separator, bounce_domain=self.domain.bounce_domain
             )
         except ValidationFailed as error:
-            raise ValidationFailed(error.message, field=self.submission.sender.field) from None
+            raise ValidationFailed(error.message, field=_sender_field(self.submission)) from None
 
 
 def _mailbox(party: Party) -> Mailbox:
@@ -296,20 +300,37 @@ def _mailboxes(parties: Iterable[Party]) -> tuple[Mailbox, ...]:
     return tuple(_mailbox(party) for party in parties)
 
 
-def _part(file: File) -> Part:
-    return Part(file.filename, file.content_type, file.content, file.content_id)
+def _sender_field(submission: Submission) -> str:
+    return submission.sender.field if submission.sender is not None else "from"
+
+
+def _parts(submission: Submission, disposition: Disposition) -> tuple[Part, ...]:
+    return tuple(
+        Part(file.filename, file.content_type, file.content, file.content_id)
+        for file in submission.files
+        if file.disposition == disposition
+    )
+
+
+_LISTS: Final[dict[str, Disposition]] = {
+    "alternatives": "alternative",
+    "inline": "inline",
+    "attachments": "attachment",
+}
+"""What a draft calls its lists of files."""
 
 
 def _in_terms_of(submission: Submission, error: ValidationFailed) -> ValidationFailed:
-    """Return an error about a draft's file as one about the submission's, which has one list for both kinds."""
-    field = error.field or ""
-    for name, inline in (("inline[", True), ("attachments[", False)):
-        if field.startswith(name):
-            number, bracket, rest = field.removeprefix(name).partition("]")
-            places = [place for place, file in enumerate(submission.files) if file.inline is inline]
-            field = f"attachments[{places[int(number)]}{bracket}{rest}"
-            break
-    return ValidationFailed(error.message, field=field or None, facts=error.facts)
+    """Return an error about a draft's file as one about the submission's, which has one list for all kinds."""
+    found = re.fullmatch(r"(\w+)\[(\d+)\](.*)", error.field or "")
+    if found is None or found[1] not in _LISTS:
+        return error
+    files = [
+        file.field or f"attachments[{place}]"
+        for place, file in enumerate(submission.files)
+        if file.disposition == _LISTS[found[1]]
+    ]
+    return ValidationFailed(error.message, field=files[int(found[2])] + found[3], facts=error.facts)
 
 
 def _since(begun: float) -> float:

@@ -104,8 +104,7 @@ def _submission(caller: AccountCaller, message: SendMessage) -> Submission:
         text=message.text,
         html=message.html,
         files=tuple(
-            File(a.filename, a.content, a.content_type, a.content_id, inline=a.disposition == "inline")
-            for a in message.attachments
+            File(a.filename, a.content, a.content_type, a.content_id, a.disposition) for a in message.attachments
         ),
         headers=tuple((header.name, header.value) for header in message.headers),
         message_id=message.message_id,

@@ -104,8 +104,9 @@ class Attachment(Input):
         examples=["text/plain"],
     )
     content_id: Text | None = Field(default=None, description="What the HTML names it by, as `cid:...`.")
-    disposition: Literal["attachment", "inline"] = Field(
-        default="attachment", description="`inline` for files that the HTML shows."
+    disposition: Literal["attachment", "inline", "alternative"] = Field(
+        default="attachment",
+        description="`inline` for files that the HTML shows, `alternative` for another form of the whole text, such as a calendar entry.",
     )
 
 
