@@ -76,6 +76,8 @@ class Submission:
     """A whole RFC 5322 message. Without ``to`` it goes to whom its To, Cc and Bcc name."""
     mail_from: Party | None = None
     """The return path of the envelope, with ``raw`` only; None: the address in From."""
+    send_at: datetime | None = None
+    """Aware; when it may be tried first. None, or past: now. How far ahead it may lie is for the door to say."""
     extra: Mapping[str, str] | None = None
     tags: tuple[str, ...] = ()
 

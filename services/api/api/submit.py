@@ -131,6 +131,17 @@ class Submitter:
         )
         return submitted
 
+    async def check_sender(self, submission: Submission) -> None:
+        """Check nothing but whether the credential may use this From, for a door that has to refuse that first.
+
+        Raises:
+            AddressInvalid: From is no address.
+            FromNotAllowed: it may not; the fact ``domain_disabled`` where its domain is switched off.
+        """
+        if submission.sender is not None:
+            async with reachable(), self._pool.acquire() as connection:
+                await self._sender_domain(connection, submission, _mailbox(submission.sender))
+
     async def _submit(self, submission: Submission) -> tuple[Submitted, int]:
         check(submission, self._rules.limits)
         draft = self._draft(submission)
@@ -207,7 +218,9 @@ class Submitter:
             )
         if domain.disabled:
             raise FromNotAllowed(
-                f"sending from {address.domain_unicode} is switched off; ask the operator", field=field
+                f"sending from {address.domain_unicode} is switched off; ask the operator",
+                field=field,
+                facts={"domain_disabled": True},
             )
         return domain
 
@@ -237,6 +250,7 @@ class Submitter:
             recipient_key=suppression_key(address),
             mox_key=mox_key(address),
             lane_id=lane_id,
+            due_at=path.submission.send_at,
         )
 
     def _message(
