@@ -14,9 +14,10 @@ from api.caller import Caller
 from api.metrics import ApiMetrics
 from shared import log
 from shared.clock import Clock, Monotonic, monotonic, utc_now
-from shared.db.credentials import CredentialRow, find_credential, login_id
+from shared.db.credentials import CredentialRow, find_credential, find_suffixed_login, login_id
 from shared.db.engine import Pool, reachable
 from shared.errors import AddressInvalid, BadInput, Forbidden, Overloaded, Unauthenticated
+from shared.mail.address import parse
 from shared.security.credentials import VerifiedPasswords, key_matches, password_matches, split_api_key
 from shared.security.keys import KeyRing
 
@@ -87,7 +88,7 @@ class Authenticator:
             DatabaseUnavailable: credentials cannot be read now.
         """
         try:
-            row = await self._row(authorization)
+            row, login = await self._row(authorization)
             self._check_standing(row)
         except _Refused as refusal:
             self._metrics.refused.labels(refusal.reason).inc()
@@ -97,10 +98,13 @@ class Authenticator:
             credential_id=row.id,
             account_id=row.account_id,
             kind="login" if row.kind == "login" else "api_key",
-            uses_from_ids=row.uses_from_ids,
+            # Of one login, demo@ and demo+x@ may differ in this, as they do in mox: who wants from_ids names the login itself.
+            uses_from_ids=row.uses_from_ids and (login is None or login_id(login) == row.public_id),
+            login=login,
         )
 
-    async def _row(self, authorization: str | None) -> CredentialRow:
+    async def _row(self, authorization: str | None) -> tuple[CredentialRow, str | None]:
+        """Return the credential, and the user name where it is a login."""
         if authorization is None:
             raise _Refused("missing", "send an API key as `Authorization: Bearer ph_...`, or a login as HTTP Basic")
         scheme, _, rest = authorization[:_LONGEST_HEADER].partition(" ")
@@ -109,13 +113,14 @@ class Authenticator:
                 parts = split_api_key(rest.strip())
                 if parts is None:
                     raise _Refused("malformed", "this is no API key: one looks like ph_<12 characters>_<43 characters>")
-                return await self._by_key(*parts)
+                return await self._by_key(*parts), None
             case "basic":
                 user, password = _basic(rest)
                 if "@" in user:
-                    return await self._by_password(user, password)
+                    return await self._by_password(user, password), user
                 whole = split_api_key(password)
-                return await self._by_key(user, whole[1] if whole is not None and whole[0] == user else password)
+                secret = whole[1] if whole is not None and whole[0] == user else password
+                return await self._by_key(user, secret), None
             case _:
                 raise _Refused("malformed", "the Authorization header is neither Bearer nor Basic")
 
@@ -179,7 +184,10 @@ class Authenticator:
 
     async def _load(self, public_id: str) -> CredentialRow | None:
         async with reachable(), self._pool.acquire() as connection:
-            return await find_credential(connection, public_id)
+            row = await find_credential(connection, public_id)
+            if row is None and "@" in public_id:
+                row = await find_suffixed_login(connection, parse(public_id))
+            return row
 
     def _loaded(self, public_id: str, task: "asyncio.Task[CredentialRow | None]") -> None:
         if self._loading.get(public_id) is not task:

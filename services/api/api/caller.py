@@ -16,6 +16,8 @@ class Caller:
     kind: CredentialKind
     uses_from_ids: bool
     """Whether mail handed in with it gets a from_id in MAIL FROM."""
+    login: str | None = None
+    """The address that was given as user name, as it was spelled; None for an API key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from shared.db import inputs, paging
 from shared.db.engine import Connection
 from shared.db.paging import Page
 from shared.errors import Conflict, NotFound, ValidationFailed
-from shared.mail.address import Address, parse
+from shared.mail.address import Address, canonical, parse
 from shared.models import Account, Credential, Domain
 from shared.security.credentials import ApiKey, hash_password, key_hash, new_api_key, scram_verifier
 from shared.security.keys import KeyRing
@@ -22,11 +22,18 @@ _BOOTSTRAP_LOCK = 0x6F706572  # "oper"
 _NAME_CHARACTERS = 200
 _CURSOR = "credential"
 
-_FIND = """
-SELECT c.id, c.account_id, c.kind, c.role, c.public_id, c.key_hash, c.password_hash, c.scram_sha_256, c.uses_from_ids, c.is_test,
-    c.expires_at, c.revoked_at, a.disabled_at AS account_disabled_at
-FROM credential c LEFT JOIN account a ON a.id = c.account_id
+_COLUMNS = (
+    "c.id, c.account_id, c.kind, c.role, c.public_id, c.key_hash, c.password_hash, c.scram_sha_256, c.uses_from_ids,"
+    " c.is_test, c.expires_at, c.revoked_at, a.disabled_at AS account_disabled_at"
+)
+_FIND = f"""
+SELECT {_COLUMNS} FROM credential c LEFT JOIN account a ON a.id = c.account_id
 WHERE c.public_id = $1
+"""
+_FIND_SUFFIXED = f"""
+SELECT {_COLUMNS}, d.catchall_separators FROM credential c JOIN account a ON a.id = c.account_id
+JOIN domain d ON d.account_id = c.account_id AND d.name = $2 AND d.verified_at IS NOT NULL
+WHERE c.kind = 'login' AND c.public_id = ANY ($1::text[])
 """
 
 
@@ -65,6 +72,21 @@ async def find_credential(connection: Connection, public_id: str) -> CredentialR
         return None
     row = await connection.fetchrow(_FIND, public_id)
     return CredentialRow(**dict(row)) if row is not None else None
+
+
+async def find_suffixed_login(connection: Connection, address: Address) -> CredentialRow | None:
+    """Return the login that an address with a suffix is a spelling of: it is cut at the separators of its domain.
+
+    A login made with that very suffix comes first; ask :func:`find_credential` for it.
+    """
+    local = address.local.lower()
+    # Which separators count is known once the domain is read; every possible cut is asked for at once.
+    cuts = [Address(local[:length], address.domain).text for length in range(1, len(local))]
+    for row in await connection.fetch(_FIND_SUFFIXED, cuts, address.domain):
+        values = dict(row)
+        if values["public_id"] == canonical(Address(local, address.domain), values.pop("catchall_separators")).text:
+            return CredentialRow(**values)
+    return None
 
 
 def login_id(login: str) -> str:

@@ -28,6 +28,7 @@ async def test_who_may_come_in_and_who_may_not(api: RunningApi, demo: Demo) -> N
         f"bearer  {demo.account_key}",
         basic(demo.login, demo.password),
         basic(demo.login.upper(), demo.password),
+        basic("demo+anything@posthouse.test", demo.password),
         basic(key_id, secret),
         basic(key_id, demo.account_key),
     ]
@@ -46,6 +47,8 @@ async def test_who_may_come_in_and_who_may_not(api: RunningApi, demo: Demo) -> N
         basic(demo.login, "wrong"),
         basic(demo.login, ""),
         basic("nobody@posthouse.test", demo.password),
+        basic("demo-x@posthouse.test", demo.password),
+        basic("dem+o@posthouse.test", demo.password),
         basic("not an address@", demo.password),
         basic(key_id, "wrong"),
         basic("\0", "x"),
