@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from shared.smtpd.auth import Auth
 from shared.smtpd.session import Session
 
 
@@ -52,6 +53,8 @@ class SmtpdConfig:
     """Start TLS at once instead of offering STARTTLS (RFC 8314 3.3)."""
     tls_timeout: float = 60.0
     """Longest time of a TLS handshake."""
+    auth: Auth | None = None
+    """Offer AUTH with these mechanisms (RFC 4954); None: there is no such command."""
     smtputf8: bool = True
     chunking: bool = True
     mail_parameters: frozenset[str] = field(default_factory=frozenset)

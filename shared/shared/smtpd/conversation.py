@@ -8,6 +8,7 @@ from enum import Enum
 import structlog
 
 from shared.smtpd import reply as replies
+from shared.smtpd.auth import authenticate
 from shared.smtpd.config import SmtpdConfig
 from shared.smtpd.grammar import ArgumentRefused, parse_mail, parse_rcpt
 from shared.smtpd.parameters import judge_mail, judge_rcpt
@@ -102,14 +103,14 @@ class Conversation:
             return self._say(replies.SHUTTING_DOWN, After.CLOSE)
         try:
             line = await self._next_line()
+            self._commands += 1
+            if self._commands > self._config.max_commands:
+                return self._say(replies.TOO_MANY_COMMANDS, After.CLOSE)
+            return await self._command(line)
         except BareLineEnd:  # what follows may be somebody else's words: do not read it as commands
             return await self._say_and_linger(replies.BARE_LINE_END)
         except LineTooLong:
             return await self._say_and_linger(replies.LINE_TOO_LONG)
-        self._commands += 1
-        if self._commands > self._config.max_commands:
-            return self._say(replies.TOO_MANY_COMMANDS, After.CLOSE)
-        return await self._command(line)
 
     async def _next_line(self) -> bytes:
         transaction = self._transaction
@@ -186,6 +187,8 @@ class Conversation:
             lines.append("CHUNKING")
         if config.tls is not None and self.session.tls is None:
             lines.append("STARTTLS")
+        if config.auth is not None and self.session.login is None and (offered := config.auth.offered(self.session)):
+            lines.append(f"AUTH {' '.join(offered)}")
         lines += config.ehlo_lines(self.session)
         return self._say(Reply(250, "", "\n".join([*lines, "HELP"])))
 
@@ -315,9 +318,30 @@ class Conversation:
         self._wire.write(replies.START_TLS.wire)
         await self._wire.start_tls(self._config.tls, self._config.tls_timeout)
         self._reset()
-        self.session.ehlo_name, self.session.esmtp = "", False  # RFC 3207 4.2
+        self.session.ehlo_name, self.session.esmtp, self.session.login = "", False, None  # RFC 3207 4.2
         self.session.tls = tls_facts(self._wire)
         return After.GO_ON
+
+    async def auth(self, argument: str) -> After:
+        """AUTH (RFC 4954 4): say who you are."""
+        auth = self._config.auth
+        if auth is None:
+            return self._wrong(replies.UNKNOWN_COMMAND)
+        if not self.session.esmtp:
+            return self._wrong(replies.HELLO_FIRST)
+        if self.session.login is not None:
+            return self._wrong(replies.AUTH_ACTIVE)
+        if self._transaction is not None:
+            return self._wrong(replies.NOT_IN_TRANSACTION)
+        asked = authenticate(auth, self.session, argument, read=self.read_line, write=self._wire.write)
+        try:
+            reply = await asked
+        except (BareLineEnd, LineTooLong, PeerGoneError, ReadTimeoutError):
+            raise
+        except Exception:  # as in _ask
+            log.exception("smtpd.handler_failed", session=self.session.number, peer_ip=self.session.peer_ip)
+            reply = replies.AUTH_FAILED_HERE
+        return self._say(reply) if reply.code == 235 or reply.code in _CLOSING_CODES else self._wrong(reply)
 
     # Their parts.
 
@@ -360,4 +384,5 @@ COMMANDS: Mapping[bytes, Callable[[Conversation, str], Awaitable[After]]] = {
     b"EXPN": Conversation.expn,
     b"QUIT": Conversation.quit,
     b"STARTTLS": Conversation.starttls,
+    b"AUTH": Conversation.auth,
 }

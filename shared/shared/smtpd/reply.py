@@ -56,7 +56,9 @@ START_DATA = Reply(354, "", "Send the message, end it with <CRLF>.<CRLF>")
 CHUNK_OK = Reply(250, "2.0.0", "Chunk received")
 START_TLS = Reply(220, "2.0.0", "Ready to start TLS")
 BYE = Reply(221, "2.0.0", "Goodbye")
-HELP = Reply(214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS\nSee RFC 5321.")
+HELP = Reply(
+    214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH\nSee RFC 5321."
+)
 CANNOT_VERIFY = Reply(252, "2.0.0", "Cannot verify the address here; send mail to find out")
 
 SHUTTING_DOWN = Reply(421, "4.3.2", "This server is shutting down, try again in a moment")
@@ -89,5 +91,16 @@ CHUNK_FAILED = Reply(503, "5.5.1", "An earlier chunk failed; send RSET (RFC 3030
 CHUNK_SYNTAX = Reply(501, "5.5.4", "Syntax: BDAT <size> [LAST]")
 TLS_ACTIVE = Reply(503, "5.5.1", "TLS is active already")
 TLS_MISSING = Reply(502, "5.5.1", "TLS is not available here")
+AUTH_OK = Reply(235, "2.7.0", "Authentication succeeded")
+AUTH_FIRST = Reply(530, "5.7.0", "Authentication required")
+AUTH_REFUSED = Reply(535, "5.7.8", "User name or password is wrong")
+AUTH_ACTIVE = Reply(503, "5.5.1", "You are logged in already")
+AUTH_SYNTAX = Reply(501, "5.5.4", "Syntax: AUTH mechanism [initial-response]")
+AUTH_CANCELLED = Reply(501, "5.7.0", "Authentication cancelled")
+AUTH_TOO_LONG = Reply(535, "5.7.8", "The exchange does not end")
+AUTH_FAILED_HERE = Reply(454, "4.7.0", "Authentication cannot be checked now, try again later")
+NOT_BASE64 = Reply(501, "5.5.2", "That is not base64")
+NOT_IN_TRANSACTION = Reply(503, "5.5.1", "Not within a mail transaction")
+TLS_FIRST = Reply(538, "5.7.11", "Encryption required: send STARTTLS first")  # RFC 4954 6
 TOO_BIG = Reply(552, "5.3.4", "Message is larger than this server accepts")
 NEEDS_SMTPUTF8 = Reply(553, "5.6.7", "An address with non-ASCII characters needs SMTPUTF8 in MAIL (RFC 6531 3.4)")

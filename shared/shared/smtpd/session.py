@@ -30,6 +30,8 @@ class Session:
     esmtp: bool = False
     """EHLO rather than HELO."""
     tls: TlsFacts | None = None
+    login: object | None = None
+    """Who has authenticated, as the listener's ``Auth`` put it; None before AUTH and after STARTTLS."""
     mail_from: str | None = None
     """Sender of the open transaction, empty for ``<>``; None where none is open."""
     recipients: list[str] = field(default_factory=list)
