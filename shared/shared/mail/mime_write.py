@@ -9,15 +9,16 @@ import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from shared.errors import ValidationFailed
 from shared.mail import headers
 
 _ALL_ASCII = bytes(range(128))
-_LONG_LINE = re.compile(rb"[^\r\n]{77}")
-_OVER_998 = re.compile(rb"[^\r\n]{999}")
+_LINES_OVER = {limit: re.compile(rb"\n[^\r\n]{%d}" % (limit + 1)) for limit in (76, 998)}
 _BASE64_LINE = re.compile(rb".{1,76}")
+_BASE64_AT_ONCE = 57 * 1024
+"""Octets: whole lines of 57."""
 _MEDIA_TYPE = re.compile(
     r'([A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126})((?:\s*;\s*[\w!#$%&\'*+.^`|~-]+=(?:"(?:[^"\\]|\\.)*"|[^\s;"]+))*)\s*;?',
     re.ASCII,
@@ -90,7 +91,7 @@ def text_entity(subtype: str, text: str, *, field: str) -> Entity:
         raise ValidationFailed(f"the {field} has the control character U+0000; remove it", field=field)
     foreign = len(raw.translate(None, _ALL_ASCII))
     charset = "utf-8" if foreign else "us-ascii"
-    if not foreign and not _LONG_LINE.search(raw):
+    if not foreign and not has_line_over(raw, 76):
         encoding, body = "7bit", raw
     elif foreign * 6 <= len(raw):
         # Line breaks of the text stay, soft ones are added; b2a_qp follows the line ends it finds (RFC 2045 section 6.7).
@@ -120,7 +121,11 @@ def file_entity(part: Part, disposition: str, *, field: str) -> Entity:
     encoding, body = "base64", b""
     if media_type.startswith(("message/", "multipart/")):
         # RFC 2046 section 5.2.1, RFC 2045 section 6.4: these may not be base64.
-        if part.content.isascii() and b"\0" not in part.content and not _OVER_998.search(part.content):
+        if (
+            part.content.isascii()
+            and b"\0" not in part.content
+            and not has_line_over(re.sub(rb"\r\n?", b"\n", part.content), 998)
+        ):
             encoding, body = "7bit", re.sub(rb"\r\n|\r|\n", b"\r\n", part.content)
         else:
             content_type = media_type = _OCTET_STREAM
@@ -151,9 +156,20 @@ def multipart(subtype: str, entities: Sequence[Entity], boundary: str) -> Entity
 
 def base64_lines(content: bytes) -> bytes:
     """Return base64 in lines of 76 characters (RFC 2045 section 6.8), CRLF after each, empty for nothing."""
-    encoded = binascii.b2a_base64(content, newline=False)
-    lines = _BASE64_LINE.findall(encoded)
-    return b"\r\n".join([*lines, b""])
+    # Piece by piece: a call of the C library holds the interpreter until it returns, and other requests wait for it.
+    pieces = []
+    for start in range(0, len(content), _BASE64_AT_ONCE):
+        encoded = binascii.b2a_base64(content[start : start + _BASE64_AT_ONCE], newline=False)
+        pieces.append(b"\r\n".join([*_BASE64_LINE.findall(encoded), b""]))
+    return b"".join(pieces)
+
+
+def has_line_over(octets: bytes, limit: Literal[76, 998]) -> bool:
+    """Say whether a line, which ends in CRLF or LF, has more octets than the limit without its end."""
+    if len(octets[: limit + 2].partition(b"\n")[0].rstrip(b"\r")) > limit:
+        return True
+    # Anchored at line ends: every octet is looked at once, however long the lines are.
+    return _LINES_OVER[limit].search(octets) is not None
 
 
 def _content_type(part: Part, field: str) -> str:
