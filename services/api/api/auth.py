@@ -8,6 +8,7 @@ import asyncio
 import base64
 import binascii
 import functools
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from api.caller import Caller
@@ -20,6 +21,7 @@ from shared.errors import AddressInvalid, BadInput, Forbidden, Overloaded, Unaut
 from shared.mail.address import parse
 from shared.security.credentials import VerifiedPasswords, key_matches, password_matches, split_api_key
 from shared.security.keys import KeyRing
+from shared.security.scram import Verifier, nobody, parse_verifier
 
 _LONGEST_HEADER = 8 * 1024
 _ROWS_REMEMBERED = 10_000
@@ -87,8 +89,43 @@ class Authenticator:
             Overloaded: too many passwords are being checked.
             DatabaseUnavailable: credentials cannot be read now.
         """
+        return await self._let_in(self._row(authorization), remote)
+
+    async def identify_user(self, user: str, password: str, *, remote: str = "") -> Caller:
+        """Return who has a user name and its password: a login, or a key id with the secret of the key or the whole key.
+
+        Raises as :meth:`identify`.
+        """
+        return await self._let_in(self._by_user(user, password), remote)
+
+    async def scram_verifier(self, user: str) -> Verifier:
+        """Return what the proof of a user name is held against (RFC 5802); for one that is not known, what no proof fits.
+
+        Raises:
+            DatabaseUnavailable: credentials cannot be read now.
+        """
+        row = await self._find_user(user)
+        if row is None:
+            return nobody(self._ring.writing("scram-nobody").key, user)
+        return parse_verifier(row.scram_sha_256)
+
+    async def identify_proven(self, user: str, *, remote: str = "") -> Caller:
+        """Return the caller behind a user name whose secret was proven before, if it is still good.
+
+        Raises as :meth:`identify`.
+        """
+
+        async def found() -> tuple[CredentialRow, str | None]:
+            row = await self._find_user(user)
+            if row is None:
+                raise _Refused("unknown_login", _UNKNOWN_LOGIN)
+            return row, user if "@" in user else None
+
+        return await self._let_in(found(), remote)
+
+    async def _let_in(self, found: Awaitable[tuple[CredentialRow, str | None]], remote: str) -> Caller:
         try:
-            row, login = await self._row(authorization)
+            row, login = await found
             self._check_standing(row)
         except _Refused as refusal:
             self._metrics.refused.labels(refusal.reason).inc()
@@ -115,14 +152,22 @@ class Authenticator:
                     raise _Refused("malformed", "this is no API key: one looks like ph_<12 characters>_<43 characters>")
                 return await self._by_key(*parts), None
             case "basic":
-                user, password = _basic(rest)
-                if "@" in user:
-                    return await self._by_password(user, password), user
-                whole = split_api_key(password)
-                secret = whole[1] if whole is not None and whole[0] == user else password
-                return await self._by_key(user, secret), None
+                return await self._by_user(*_basic(rest))
             case _:
                 raise _Refused("malformed", "the Authorization header is neither Bearer nor Basic")
+
+    async def _by_user(self, user: str, password: str) -> tuple[CredentialRow, str | None]:
+        if "@" in user:
+            return await self._by_password(user, password), user
+        whole = split_api_key(password)
+        secret = whole[1] if whole is not None and whole[0] == user else password
+        return await self._by_key(user, secret), None
+
+    async def _find_user(self, user: str) -> CredentialRow | None:
+        try:
+            return await self._find(login_id(user) if "@" in user else user)
+        except AddressInvalid:
+            return None
 
     async def _by_key(self, key_id: str, secret: str) -> CredentialRow:
         row = await self._find(key_id)

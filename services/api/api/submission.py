@@ -78,6 +78,10 @@ class Submission:
     """The return path of the envelope, with ``raw`` only; None: the address in From."""
     send_at: datetime | None = None
     """Aware; when it may be tried first. None, or past: now. How far ahead it may lie is for the door to say."""
+    require_tls: bool | None = None
+    """True: only over verified TLS (RFC 8689); False: also where policy asks for TLS; None: by policy."""
+    protocol: str = "HTTP"
+    """How it came, as Received says it (RFC 3848)."""
     extra: Mapping[str, str] | None = None
     tags: tuple[str, ...] = ()
 

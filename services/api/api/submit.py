@@ -261,7 +261,7 @@ class Submitter:
         composed: Composed,
         deliveries: tuple[NewDelivery, ...],
     ) -> NewMessage:
-        header = self._received(message_id) + composed.header
+        header = self._received(message_id, submission) + composed.header
         return NewMessage(
             id=message_id,
             account_id=submission.account_id,
@@ -274,15 +274,16 @@ class Submitter:
             header_size=len(header),
             content=b"".join((header, b"\r\n", composed.body)),
             smtputf8=composed.smtputf8,
+            require_tls=submission.require_tls,
             extra=orjson.dumps(dict(submission.extra)).decode() if submission.extra else None,
             tags=submission.tags or None,
             deliveries=deliveries,
         )
 
-    def _received(self, message_id: int) -> bytes:
+    def _received(self, message_id: int, submission: Submission) -> bytes:
         """Return our trace field (RFC 5321 4.4, RFC 5322 3.6.7): neither the client's address nor a recipient is anybody's business."""
         moment = headers.date(self._now())
-        return f"Received: by {self._rules.hostname} with HTTP id {message_id};\r\n\t{moment}\r\n".encode()
+        return f"Received: by {self._rules.hostname} with {submission.protocol} id {message_id};\r\n\t{moment}\r\n".encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class NewMessage:
     """JSON object of strings."""
     tags: tuple[str, ...] | None
     deliveries: tuple[NewDelivery, ...]
+    require_tls: bool | None = None
+    """True: only over verified TLS (RFC 8689); False: also where policy asks for TLS; None: by policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ async def accept(connection: Connection, messages: Sequence[NewMessage]) -> Acce
         [m.smtputf8 for m in messages],
         [m.extra for m in messages],
         ["\x1f".join(m.tags) if m.tags else None for m in messages],
+        [m.require_tls for m in messages],
     )
     chunks = [(m.id, seq, chunk) for m in messages for seq, chunk in enumerate(_chunks(m.content))]
     await connection.execute(
@@ -125,12 +128,12 @@ def _chunks(content: bytes) -> Iterator[bytes]:
 
 
 _MESSAGES = """
-INSERT INTO message (id, account_id, door, credential_id, message_id, sender, sender_domain, subject, size, header_size, smtputf8, extra, tags)
+INSERT INTO message (id, account_id, door, credential_id, message_id, sender, sender_domain, subject, size, header_size, smtputf8, extra, tags, require_tls)
 SELECT id, account_id, door, credential_id, message_id, sender, sender_domain, subject, size, header_size, smtputf8, extra::jsonb,
-    string_to_array(tags, E'\\x1f')
+    string_to_array(tags, E'\\x1f'), require_tls
 FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::integer[], $10::integer[],
-    $11::boolean[], $12::text[], $13::text[])
-    AS m (id, account_id, door, credential_id, message_id, sender, sender_domain, subject, size, header_size, smtputf8, extra, tags)
+    $11::boolean[], $12::text[], $13::text[], $14::boolean[])
+    AS m (id, account_id, door, credential_id, message_id, sender, sender_domain, subject, size, header_size, smtputf8, extra, tags, require_tls)
 """
 _DELIVERIES = """
 WITH d AS (

@@ -74,9 +74,9 @@ def array(*, nullable: bool = False, default: str | None = None) -> Column[Any]:
     return Column(ARRAY(Text), nullable=nullable, server_default=default)
 
 
-def flag(*, default: bool | None = None) -> Column[Any]:
-    """Return a boolean that is never null."""
-    return Column(Boolean, nullable=False, server_default=_sql(None if default is None else str(default).lower()))
+def flag(*, nullable: bool = False, default: bool | None = None) -> Column[Any]:
+    """Return a boolean."""
+    return Column(Boolean, nullable=nullable, server_default=_sql(None if default is None else str(default).lower()))
 
 
 def moment(*, nullable: bool = False, default: str | None = None) -> Column[Any]:

@@ -31,3 +31,4 @@ class Message(SQLModel, table=True):
     smtputf8: bool = Field(sa_column=columns.flag())
     extra: dict[str, str] | None = Field(default=None, sa_column=columns.json())
     tags: list[str] | None = Field(default=None, sa_column=columns.array(nullable=True))
+    require_tls: bool | None = Field(default=None, sa_column=columns.flag(nullable=True))
