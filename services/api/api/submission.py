@@ -116,13 +116,12 @@ def check(submission: Submission, limits: Limits) -> None:
     """Refuse what is too much, or cannot be stored.
 
     Raises:
-        NoRecipients: to, cc and bcc are empty.
+        NoRecipients: to, cc and bcc are empty; of a raw message the header may still name some.
         TooLarge: ``field`` names what there is too much of.
         ValidationFailed: a tag or an extra value holds what no database column can.
     """
-    if not submission.recipients:
-        raise NoRecipients(field="to")
-    _at_most(limits.recipients, submission.recipients, "recipients", "to")
+    if submission.raw is None or submission.to:
+        check_recipients(submission.recipients, limits)
     _at_most(limits.recipients, submission.reply_to, "addresses in reply_to", "reply_to")
     _at_most(limits.headers, submission.headers, "headers", "headers")
     _at_most(limits.files, submission.files, "files", "attachments")
@@ -134,6 +133,18 @@ def check(submission: Submission, limits: Limits) -> None:
         _check_tag(tag, f"tags[{index}]", limits)
     if submission.weight > limits.message_bytes:
         raise message_too_large(submission.weight, limits)
+
+
+def check_recipients(recipients: Sequence[object], limits: Limits) -> None:
+    """Refuse none, and more than one message may have.
+
+    Raises:
+        NoRecipients: there are none.
+        TooLarge: there are too many.
+    """
+    if not recipients:
+        raise NoRecipients(field="to")
+    _at_most(limits.recipients, recipients, "recipients", "to")
 
 
 def message_too_large(size: int, limits: Limits) -> TooLarge:

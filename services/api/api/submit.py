@@ -6,15 +6,15 @@ order To, Cc, Bcc, and its place in the queue.
 
 import asyncio
 import os
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TypeVar
 
 import orjson
 
 from api.metrics import ApiMetrics
-from api.submission import Disposition, Limits, Party, Submission, check, message_too_large
+from api.prepare import Makings, Prepared, Random, prepare, sender_of
+from api.submission import Limits, Submission, check, message_too_large
 from api.writer import Item, Writer
 from shared import log
 from shared.clock import Clock, monotonic, utc_now
@@ -26,9 +26,11 @@ from shared.db.lanes import Lanes, SiteName
 from shared.errors import FromNotAllowed, PosthouseError, ValidationFailed
 from shared.lifecycle import DeliveryState
 from shared.mail import headers
-from shared.mail.address import mox_key, parse, suppression_key
-from shared.mail.compose import Composed, Draft, Mailbox, Part, compose
+from shared.mail.address import mox_key, suppression_key
+from shared.mail.compose import Composed, Mailbox
 from shared.mail.from_id import FromIds, return_path
+
+T = TypeVar("T")
 
 _LOOP_MAY_COMPOSE = 64 * 1024
 """Octets; composing more would keep other requests waiting, and is done in a thread."""
@@ -88,7 +90,7 @@ class Submitter:
         metrics: ApiMetrics,
         *,
         now: Clock = utc_now,
-        random: Callable[[int], bytes] = os.urandom,
+        random: Random = os.urandom,
     ) -> None:
         self._pool, self._writer = pool, writer
         self._rules, self._metrics = rules, metrics
@@ -140,66 +142,44 @@ class Submitter:
         """
         if submission.sender is not None:
             async with reachable(), self._pool.acquire() as connection:
-                await self._sender_domain(connection, submission, _mailbox(submission.sender))
+                await self._sender_domain(connection, submission, sender_of(submission), submission.sender.field)
 
     async def _submit(self, submission: Submission) -> tuple[Submitted, int]:
         check(submission, self._rules.limits)
-        draft = self._draft(submission)
-        bcc = _mailboxes(submission.bcc)
-        recipients = (*draft.to, *draft.cc, *bcc)
-        sites = {mailbox.address.domain: self._site(mailbox) for mailbox in recipients}
+        # The whole of a raw message is read at once; parts are composed once it is sure that their sender may send.
+        message = await self._aside(
+            len(submission.raw or b""),
+            lambda: prepare(submission, self._rules.limits, Makings(self._now(), self._rules.hostname, self._random)),
+        )
+        sites = {mailbox.address.domain: self._site(mailbox) for mailbox in message.recipients}
         async with reachable(), self._pool.acquire() as connection:
-            domain = await self._sender_domain(connection, submission, draft.sender)
-            message_id, *delivery_ids = await self._ids.take(connection, 1 + len(recipients))
+            domain = await self._sender_domain(connection, submission, message.sender, message.sender_field)
+            message_id, *delivery_ids = await self._ids.take(connection, 1 + len(message.recipients))
             lanes = {
                 site: await self._lanes.find(connection, site, submission.account_id) for site in set(sites.values())
             }
-        composed = await self._compose(submission, draft)
+        path = _ReturnPath(submission, message, domain)
         deliveries = tuple(
-            self._delivery(
-                delivery_id,
-                mailbox,
-                lanes[sites[mailbox.address.domain]],
-                _ReturnPath(submission, draft.sender, domain),
-            )
-            for delivery_id, mailbox in zip(delivery_ids, recipients, strict=True)
+            self._delivery(delivery_id, mailbox, lanes[sites[mailbox.address.domain]], path)
+            for delivery_id, mailbox in zip(delivery_ids, message.recipients, strict=True)
         )
-        message = self._message(message_id, submission, draft, composed, deliveries)
-        if len(message.content) > self._rules.limits.message_bytes:
-            raise message_too_large(len(message.content), self._rules.limits)
-        suppressed = await self._writer.write(Item(message, frozenset(site.key for site in lanes)))
+        composed = await self._composed(submission, message)
+        row = self._message(message_id, submission, message, composed, deliveries)
+        if len(row.content) > self._rules.limits.message_bytes:
+            raise message_too_large(len(row.content), self._rules.limits)
+        suppressed = await self._writer.write(Item(row, frozenset(site.key for site in lanes)))
         told = tuple(
             SubmittedDelivery(
                 d.id, d.recipient, d.from_id, DeliveryState.SUPPRESSED if d.id in suppressed else DeliveryState.QUEUED
             )
             for d in deliveries
         )
-        return Submitted(message_id, draft.message_id, told), len(message.content)
+        return Submitted(message_id, message.message_id, told), len(row.content)
 
-    def _draft(self, submission: Submission) -> Draft:
-        if submission.sender is None:
-            raise ValidationFailed("the message names no sender", field="from")
-        message_id = submission.message_id or headers.message_id(self._random(16), self._rules.hostname)
-        return Draft(
-            sender=_mailbox(submission.sender),
-            to=_mailboxes(submission.to),
-            cc=_mailboxes(submission.cc),
-            reply_to=_mailboxes(submission.reply_to),
-            subject=submission.subject,
-            text=submission.text,
-            html=submission.html,
-            message_id=message_id,
-            date=submission.date or self._now(),
-            references=submission.references,
-            headers=submission.headers,
-            alternatives=_parts(submission, "alternative"),
-            inline=_parts(submission, "inline"),
-            attachments=_parts(submission, "attachment"),
-            user_agent=submission.user_agent,
-        )
-
-    async def _sender_domain(self, connection: Connection, submission: Submission, sender: Mailbox) -> SenderDomain:
-        address, field = sender.address, _sender_field(submission)
+    async def _sender_domain(
+        self, connection: Connection, submission: Submission, sender: Mailbox, field: str
+    ) -> SenderDomain:
+        address = sender.address
         domain = await sender_allowed(
             connection,
             submission.account_id,
@@ -224,14 +204,12 @@ class Submitter:
             )
         return domain
 
-    async def _compose(self, submission: Submission, draft: Draft) -> Composed:
-        def run() -> Composed:
-            return compose(draft, boundaries=lambda: self._random(30).hex())
+    async def _composed(self, submission: Submission, message: Prepared) -> Composed:
+        return await self._aside(submission.weight, message.compose)
 
-        try:
-            return await asyncio.to_thread(run) if submission.weight > _LOOP_MAY_COMPOSE else run()
-        except ValidationFailed as error:
-            raise _in_terms_of(submission, error) from None
+    @staticmethod
+    async def _aside(weight: int, work: Callable[[], T]) -> T:
+        return await asyncio.to_thread(work) if weight > _LOOP_MAY_COMPOSE else work()
 
     def _site(self, mailbox: Mailbox) -> SiteName:
         if self._rules.relay is not None:
@@ -239,7 +217,7 @@ class Submitter:
         return SiteName("domain", mailbox.address.domain)
 
     def _delivery(self, delivery_id: int, mailbox: Mailbox, lane_id: int, path: "_ReturnPath") -> NewDelivery:
-        from_id = self._rules.from_ids.make(delivery_id) if path.submission.uses_from_ids else None
+        from_id = self._rules.from_ids.make(delivery_id) if path.takes_from_id else None
         address = mailbox.address
         return NewDelivery(
             id=delivery_id,
@@ -257,33 +235,36 @@ class Submitter:
         self,
         message_id: int,
         submission: Submission,
-        draft: Draft,
+        message: Prepared,
         composed: Composed,
         deliveries: tuple[NewDelivery, ...],
     ) -> NewMessage:
-        header = self._received(message_id, submission) + composed.header
+        header = self._received(message_id, submission, message.recipients) + composed.header
         return NewMessage(
             id=message_id,
             account_id=submission.account_id,
             door=submission.door,
             credential_id=submission.credential_id,
-            message_id=draft.message_id,
-            sender=draft.sender.address.text,
-            sender_domain=draft.sender.address.domain,
-            subject=draft.subject,
+            message_id=message.message_id,
+            sender=message.sender.address.text,
+            sender_domain=message.sender.address.domain,
+            subject=message.subject,
             header_size=len(header),
             content=b"".join((header, b"\r\n", composed.body)),
-            smtputf8=composed.smtputf8,
+            # RFC 6531 section 3.4: an address of the envelope needs it as much as one in the header.
+            smtputf8=composed.smtputf8 or not all(mailbox.address.is_ascii for mailbox in message.recipients),
             require_tls=submission.require_tls,
             extra=orjson.dumps(dict(submission.extra)).decode() if submission.extra else None,
             tags=submission.tags or None,
             deliveries=deliveries,
         )
 
-    def _received(self, message_id: int, submission: Submission) -> bytes:
-        """Return our trace field (RFC 5321 4.4, RFC 5322 3.6.7): neither the client's address nor a recipient is anybody's business."""
-        moment = headers.date(self._now())
-        return f"Received: by {self._rules.hostname} with {submission.protocol} id {message_id};\r\n\t{moment}\r\n".encode()
+    def _received(self, message_id: int, submission: Submission, recipients: Sequence[Mailbox]) -> bytes:
+        """Return our trace field (RFC 5321 4.4, RFC 5322 3.6.7): it tells nobody the client's address, or another recipient's."""
+        lines = [f"Received: by {self._rules.hostname} with {submission.protocol} id {message_id}"]
+        if len(recipients) == 1:
+            lines.append(f"for <{recipients[0].address.text}>")
+        return "\r\n\t".join([*lines[:-1], lines[-1] + ";", headers.date(self._now()) + "\r\n"]).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,61 +272,26 @@ class _ReturnPath:
     """Where the deliveries of one submission come back to."""
 
     submission: Submission
-    sender: Mailbox
+    message: Prepared
     domain: SenderDomain
 
+    @property
+    def takes_from_id(self) -> bool:
+        """Whether there is a return path, and reports to it shall name the delivery."""
+        return self.submission.uses_from_ids and self.message.mail_from is not None
+
     def text(self, from_id: str | None) -> str:
-        """Return MAIL FROM with a from_id, or the plain sender without one."""
+        """Return MAIL FROM with a from_id, or as it is without one."""
+        mail_from = self.message.mail_from
+        if mail_from is None:
+            return ""
         if from_id is None:
-            return self.sender.address.text
+            return mail_from.text
         separator = self.domain.separators[0]
         try:
-            return return_path(
-                self.sender.address, from_id, separator=separator, bounce_domain=self.domain.bounce_domain
-            )
+            return return_path(mail_from, from_id, separator=separator, bounce_domain=self.domain.bounce_domain)
         except ValidationFailed as error:
-            raise ValidationFailed(error.message, field=_sender_field(self.submission)) from None
-
-
-def _mailbox(party: Party) -> Mailbox:
-    return Mailbox(party.name, parse(party.address, field=party.field))
-
-
-def _mailboxes(parties: Iterable[Party]) -> tuple[Mailbox, ...]:
-    return tuple(_mailbox(party) for party in parties)
-
-
-def _sender_field(submission: Submission) -> str:
-    return submission.sender.field if submission.sender is not None else "from"
-
-
-def _parts(submission: Submission, disposition: Disposition) -> tuple[Part, ...]:
-    return tuple(
-        Part(file.filename, file.content_type, file.content, file.content_id)
-        for file in submission.files
-        if file.disposition == disposition
-    )
-
-
-_LISTS: Final[dict[str, Disposition]] = {
-    "alternatives": "alternative",
-    "inline": "inline",
-    "attachments": "attachment",
-}
-"""What a draft calls its lists of files."""
-
-
-def _in_terms_of(submission: Submission, error: ValidationFailed) -> ValidationFailed:
-    """Return an error about a draft's file as one about the submission's, which has one list for all kinds."""
-    found = re.fullmatch(r"(\w+)\[(\d+)\](.*)", error.field or "")
-    if found is None or found[1] not in _LISTS:
-        return error
-    files = [
-        file.field or f"attachments[{place}]"
-        for place, file in enumerate(submission.files)
-        if file.disposition == _LISTS[found[1]]
-    ]
-    return ValidationFailed(error.message, field=files[int(found[2])] + found[3], facts=error.facts)
+            raise ValidationFailed(error.message, field=self.message.sender_field) from None
 
 
 def _since(begun: float) -> float:

@@ -63,6 +63,8 @@ class Draft:
     attachments: tuple[Part, ...] = ()
     user_agent: str | None = "Posthouse"
     """Left out where headers name a User-Agent or X-Mailer."""
+    smtputf8: bool = False
+    """Whether the message is an internationalised one even where no address in it says so: a recipient in Bcc may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Composed:
     """Whole fields, ends with CRLF, without the empty line."""
     body: bytes
     smtputf8: bool
-    """Whether the header needs SMTPUTF8 (RFC 6531): a local part in it is not ASCII."""
+    """Whether the message needs SMTPUTF8 (RFC 6531): something in a header of it is not ASCII, or the draft said so."""
 
     @property
     def message(self) -> bytes:
@@ -92,7 +94,7 @@ def compose(draft: Draft, *, boundaries: Callable[[], str]) -> Composed:
         ValidationFailed: something in the draft cannot become a mail; ``field`` names it by the names of the draft.
     """
     mailboxes = (draft.sender, *draft.to, *draft.cc, *draft.reply_to)
-    utf8 = not all(mailbox.address.is_ascii for mailbox in mailboxes)
+    utf8 = draft.smtputf8 or not all(mailbox.address.is_ascii for mailbox in mailboxes)
     _check(draft, utf8=utf8)
     content = _tree(draft, boundaries)
     fields = [

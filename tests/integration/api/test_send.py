@@ -86,15 +86,34 @@ async def test_a_full_message_is_stored_as_one_message_and_one_delivery_per_reci
     assert parts["logo.png"]["Content-ID"] == "<logo>"
 
 
-async def test_received_names_us_and_neither_the_client_nor_a_recipient(client: httpx.AsyncClient, pool: Pool) -> None:
+async def test_received_names_us_and_the_recipient_where_it_is_the_only_one(
+    client: httpx.AsyncClient, pool: Pool
+) -> None:
     sent = (await client.post("/v1/messages", json=HELLO)).json()
+    two = (await client.post("/v1/messages", json={**HELLO, "bcc": ["hidden@example.com"]})).json()
 
     message = await stored_message(pool, sent["id"])
     assert message.keys()[0] == "Received"
-    received = str(message["Received"])
-    assert received.startswith(f"by mail.posthouse.test with HTTP id {sent['id']};")
+    received = " ".join(str(message["Received"]).split())
+    assert received.startswith(f"by mail.posthouse.test with HTTP id {sent['id']} for <grace@example.org>;")
     assert "127.0.0.1" not in received
+    received = str((await stored_message(pool, two["id"]))["Received"])
+    assert received.startswith(f"by mail.posthouse.test with HTTP id {two['id']};")
     assert "@" not in received
+
+
+async def test_a_hidden_recipient_whose_address_is_not_ascii_makes_the_mail_an_internationalised_one(
+    client: httpx.AsyncClient, pool: Pool
+) -> None:
+    sent = (await client.post("/v1/messages", json={**HELLO, "bcc": ["jürgen@example.org"], "subject": "Grüße"})).json()
+
+    assert (await client.get(f"/v1/messages/{sent['id']}")).json()["smtputf8"]
+    raw = b"".join(
+        row["bytes"]
+        for row in await pool.fetch("SELECT bytes FROM message_body WHERE message_id = $1", int(sent["id"]))
+    )
+    assert "Subject: Grüße\r\n".encode() in raw
+    assert "jürgen".encode() not in raw
 
 
 async def test_each_delivery_has_its_own_from_id_in_its_return_path(client: httpx.AsyncClient, pool: Pool) -> None:
