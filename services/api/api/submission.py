@@ -33,7 +33,7 @@ class File:
     filename: str
     content: bytes
     content_type: str | None = None
-    """None: told from its name, else from its first octets."""
+    """None: told from its first octets, and its name where these leave it open."""
     content_id: str | None = None
     disposition: Disposition = "attachment"
     field: str = ""

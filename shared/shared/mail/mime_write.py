@@ -4,15 +4,14 @@ Kept to the C functions of binascii: composing 10 KB costs tens of microseconds,
 """
 
 import binascii
-import mimetypes
-import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from shared.errors import ValidationFailed
 from shared.mail import headers
+from shared.mail.media_type import OCTET_STREAM, media_type
 
 _ALL_ASCII = bytes(range(128))
 _LINES_OVER = {limit: re.compile(rb"\n[^\r\n]{%d}" % (limit + 1)) for limit in (76, 998)}
@@ -23,30 +22,6 @@ _MEDIA_TYPE = re.compile(
     r'([A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126})((?:\s*;\s*[\w!#$%&\'*+.^`|~-]+=(?:"(?:[^"\\]|\\.)*"|[^\s;"]+))*)\s*;?',
     re.ASCII,
 )
-_OCTET_STREAM = "application/octet-stream"
-
-_BY_EXTENSION: Final[dict[str, str]] = {
-    # The defaults of the standard library; not the machine's own files, so that every replica says the same.
-    **mimetypes.MimeTypes().types_map[True],
-    ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    ".gz": "application/gzip",
-    ".ics": "text/calendar",
-    ".md": "text/markdown",
-    ".odt": "application/vnd.oasis.opendocument.text",
-    ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-    ".tgz": "application/gzip",
-    ".webp": "image/webp",
-    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    ".zip": "application/zip",
-}
-_BY_SIGNATURE: Final = (
-    (b"%PDF-", "application/pdf"),
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"PK\x03\x04", "application/zip"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +30,7 @@ class Part:
 
     filename: str
     content_type: str | None
-    """With parameters if it has some; None to tell it from the name, else from the first octets."""
+    """With parameters if it has some; None to tell it from the first octets, and the name where these leave it open."""
     content: bytes
     content_id: str | None = None
     """With or without angle brackets."""
@@ -117,9 +92,9 @@ def file_entity(part: Part, disposition: str, *, field: str) -> Entity:
     if len(part.filename) > 1_000:
         raise ValidationFailed("the file name is longer than 1000 characters", field=f"{field}.filename")
     content_type = _content_type(part, f"{field}.content_type")
-    media_type = content_type.partition(";")[0].strip().lower()
+    kind = content_type.partition(";")[0].strip().lower()
     encoding, body = "base64", b""
-    if media_type.startswith(("message/", "multipart/")):
+    if kind.startswith(("message/", "multipart/")):
         # RFC 2046 section 5.2.1, RFC 2045 section 6.4: these may not be base64.
         if (
             part.content.isascii()
@@ -128,7 +103,7 @@ def file_entity(part: Part, disposition: str, *, field: str) -> Entity:
         ):
             encoding, body = "7bit", re.sub(rb"\r\n|\r|\n", b"\r\n", part.content)
         else:
-            content_type = media_type = _OCTET_STREAM
+            content_type = kind = OCTET_STREAM
     if encoding == "base64":
         body = base64_lines(part.content)
     fields = [
@@ -137,7 +112,7 @@ def file_entity(part: Part, disposition: str, *, field: str) -> Entity:
     ]
     if part.content_id:
         fields.append(_content_id(part.content_id, f"{field}.content_id"))
-    return Entity(media_type, b"".join(fields), body)
+    return Entity(kind, b"".join(fields), body)
 
 
 def multipart(subtype: str, entities: Sequence[Entity], boundary: str) -> Entity:
@@ -174,23 +149,13 @@ def has_line_over(octets: bytes, limit: Literal[76, 998]) -> bool:
 
 def _content_type(part: Part, field: str) -> str:
     if not part.content_type:
-        return _guessed_type(part)
+        return media_type(part.filename, part.content)
     headers.check_text(part.content_type, what="the content type", field=field)
     if not part.content_type.isascii() or len(part.content_type) > 500 or not _MEDIA_TYPE.fullmatch(part.content_type):
         raise ValidationFailed(
             "a content type has the form type/subtype, with parameters as in text/csv; charset=utf-8", field=field
         )
     return part.content_type
-
-
-def _guessed_type(part: Part) -> str:
-    extension = posixpath.splitext(part.filename.lower())[1]
-    found = _BY_EXTENSION.get(extension)
-    if found is not None:
-        return found
-    return next(
-        (media_type for signature, media_type in _BY_SIGNATURE if part.content.startswith(signature)), _OCTET_STREAM
-    )
 
 
 def _content_id(content_id: str, field: str) -> bytes:

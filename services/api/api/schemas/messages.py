@@ -100,7 +100,7 @@ class Attachment(Input):
     content: Base64 = Field(description="The file in base64.")
     content_type: Text | None = Field(
         default=None,
-        description="Told from the file's name, else from its first bytes, where it is missing.",
+        description="Told from the file's first bytes, and its name where these leave it open, if it is missing.",
         examples=["text/plain"],
     )
     content_id: Text | None = Field(default=None, description="What the HTML names it by, as `cid:...`.")
