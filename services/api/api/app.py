@@ -6,6 +6,8 @@ from api.context import Context
 from api.metrics import RequestTimer
 from api.openapi import application
 from api.routes import accounts, credentials, deliveries, domains, endpoints, events, messages, pages, suppressions
+from api.webapi.door import routes as webapi_routes
+from api.webapi.faults import respond
 from shared.metrics import Metrics
 from shared.web import problems
 from shared.web.health import Readiness, health_router
@@ -32,6 +34,7 @@ def create_app(context: Context, readiness: Readiness, metrics: Metrics) -> Fast
     for router in ROUTERS:
         app.include_router(router)
     app.include_router(health_router(SERVICE, readiness, metrics))
-    problems.install(app, body_limit=context.settings.max_request_bytes)
+    app.routes.extend(webapi_routes())
+    problems.install(app, body_limit=context.settings.max_request_bytes, answer=respond)
     app.add_middleware(RequestTimer, metrics=context.metrics)
     return app

@@ -28,3 +28,5 @@ class AccountCaller:
     account_id: int
     kind: CredentialKind
     uses_from_ids: bool
+    login: str | None = None
+    """As of :class:`Caller`."""

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from api.auth import Authenticator
 from api.budget import ByteBudget
 from api.config import Settings
+from api.failures import FailureLimiter
 from api.metrics import ApiMetrics
 from api.submit import Submitter
 from shared.db.domains import TxtLookup
@@ -31,6 +32,7 @@ class Context:
     bell: Bell
     ring: KeyRing
     authenticator: Authenticator
+    login_failures: FailureLimiter
     submitter: Submitter
     resolver: TxtLookup
     outbound: OutboundPolicy

@@ -11,6 +11,7 @@ from api.auth import Authenticator
 from api.budget import ByteBudget
 from api.config import Settings
 from api.context import Context
+from api.failures import FailureLimiter
 from api.metrics import ApiMetrics
 from api.stack import stack_check
 from api.submission import Limits
@@ -101,6 +102,7 @@ def _parts(
         bell=bus,
         ring=ring,
         authenticator=Authenticator(pool, ring, counted, seconds=settings.poll_seconds),
+        login_failures=FailureLimiter(),
         submitter=Submitter(pool, writer, rules, counted),
         resolver=resolver,
         outbound=settings.outbound_policy,

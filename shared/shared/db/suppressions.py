@@ -12,7 +12,7 @@ from sqlmodel import col
 from shared.db import inputs, paging
 from shared.db.engine import Connection
 from shared.db.paging import Page
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, NotFound, TooLarge
 from shared.mail.address import Address, mox_key, suppression_key
 from shared.models import Account, Suppression
 
@@ -100,6 +100,20 @@ async def list_suppressions(
         query = query.where(col(Suppression.id) < paging.decode(_CURSOR, cursor)[0])
     rows = await session.scalars(query.order_by(col(Suppression.id).desc()).limit(size + 1))
     return paging.page(_CURSOR, [(row.id, row) for row in rows], size)
+
+
+async def all_suppressions(session: AsyncSession, account_id: int, *, most: int) -> list[Suppression]:
+    """Return the whole list of an account in the order of mox's base addresses, without what has expired.
+
+    Raises:
+        TooLarge: it has more than ``most`` entries.
+    """
+    query = select(Suppression).where(col(Suppression.account_id) == account_id, _in_force())
+    query = query.where(col(Suppression.kind) == "address").order_by(col(Suppression.mox_key), col(Suppression.id))
+    rows = list(await session.scalars(query.limit(most + 1)))
+    if len(rows) > most:
+        raise TooLarge(f"the suppression list has more than {most} entries; read it in pages")
+    return rows
 
 
 async def get_suppression(session: AsyncSession, account_id: int, suppression_id: int) -> Suppression:

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 
 from shared import log
 from shared.errors import ConfigurationError, DatabaseUnavailable, PosthouseError, SecretUnreadable
-from shared.web.frame import RequestFrame
+from shared.web.frame import RequestFrame, Respond
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:posthouse:problem:"
@@ -141,6 +141,7 @@ def install(
     *,
     body_limit: int = DEFAULT_BODY_LIMIT,
     body_idle: float = DEFAULT_BODY_IDLE,
+    answer: Respond | None = None,
     random: Callable[[int], bytes] = os.urandom,
 ) -> None:
     """Make an application answer every error as a problem, limit its bodies, and name its requests.
@@ -149,16 +150,18 @@ def install(
         app: nothing else of it changes.
         body_limit: bytes; a longer body is answered with 413 ``too_large`` and never held as a whole.
         body_idle: seconds; a body that pauses longer is answered with 408 ``request_timeout``.
+        answer: turns an error into a response, where some paths speak another language than :func:`respond`.
         random: for request ids.
     """
+    to_response = answer or respond
 
     async def handle(request: Request, error: Exception) -> Response:
-        return respond(error, request.scope)
+        return to_response(error, request.scope)
 
     for kind in (PosthouseError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, handle)
     # The outermost of ours: it also answers what no handler knows, before the server's own handler would log it again.
-    app.add_middleware(RequestFrame, body_limit=body_limit, body_idle=body_idle, respond=respond, random=random)
+    app.add_middleware(RequestFrame, body_limit=body_limit, body_idle=body_idle, respond=to_response, random=random)
 
 
 def respond(error: Exception, scope: Mapping[str, Any]) -> Response:

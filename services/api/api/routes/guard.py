@@ -72,7 +72,7 @@ def remote_address(request: Request, trusted: tuple[Network, ...]) -> str:
     """Return the client's address: the last one in X-Forwarded-For that no trusted proxy wrote of itself, else the peer's."""
     remote = request.client.host if request.client is not None else ""
     forwarded = [part.strip() for part in ",".join(request.headers.getlist("x-forwarded-for")).split(",")]
-    while forwarded and _is_in(remote, trusted):
+    while forwarded and is_within(remote, trusted):
         nearer = forwarded.pop()
         if not _is_address(nearer):
             break
@@ -80,7 +80,8 @@ def remote_address(request: Request, trusted: tuple[Network, ...]) -> str:
     return remote
 
 
-def _is_in(address: str, networks: tuple[Network, ...]) -> bool:
+def is_within(address: str, networks: tuple[Network, ...]) -> bool:
+    """Say whether an address belongs to one of the networks; what is no address does not."""
     if not networks or not _is_address(address):
         return False
     parsed = ipaddress.ip_address(address)
@@ -100,7 +101,7 @@ async def _account_caller(request: Request) -> AccountCaller:
     caller: Caller = request.state.caller
     if caller.account_id is None:
         raise Forbidden("an operator's key belongs to no account; use a key or login of the account")
-    return AccountCaller(caller.credential_id, caller.account_id, caller.kind, caller.uses_from_ids)
+    return AccountCaller(caller.credential_id, caller.account_id, caller.kind, caller.uses_from_ids, caller.login)
 
 
 async def _operator_caller(request: Request) -> Caller:

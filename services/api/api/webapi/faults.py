@@ -1,0 +1,116 @@
+"""What mox's clients are told when something goes wrong: status 400 and one of mox's codes."""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from shared.errors import (
+    AddressInvalid,
+    BadInput,
+    Conflict,
+    FromNotAllowed,
+    NoRecipients,
+    NotFound,
+    TooLarge,
+)
+from shared.web import problems
+
+Code = Literal[
+    "protocol",
+    "user",
+    "server",
+    "error",
+    "badAddress",
+    "missingBody",
+    "multipleFrom",
+    "badFrom",
+    "domainDisabled",
+    "noRecipients",
+    "messageTooLarge",
+    "malformedMessageID",
+]
+
+MOUNT: Final = "/webapi/v0/"
+HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' data:",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "deny",
+}
+JSON_TYPE: Final = "application/json; charset=utf-8"
+
+
+class Fault(Exception):
+    """An error that has a code of mox's."""
+
+    def __init__(self, code: Code, message: str, *, status: int = 400) -> None:
+        """Take the code, a text for a person, and the status where it is not the usual one."""
+        super().__init__(code)
+        self.code, self.message, self.status = code, message, status
+
+    def response(self) -> Response:
+        """Return it as mox answers it."""
+        return json_response({"Code": self.code, "Message": problems.clean(self.message)}, self.status)
+
+
+def json_response(document: Mapping[str, Any], status: int = 200) -> Response:
+    """Return a document as one line of JSON."""
+    content = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+    return Response(content, status, {**HEADERS, "Content-Type": JSON_TYPE})
+
+
+def plain(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer about HTTP itself, which mox gives as text."""
+    return PlainTextResponse(f"{text}\n", status, {**HEADERS, **(headers or {})})
+
+
+def fault_of(error: BadInput) -> Fault:
+    """Return the fault that tells of an error that the caller can mend."""
+    message = f"{error.field}: {error.message}" if error.field else error.message
+    match error:
+        case AddressInvalid():
+            return Fault("badAddress", message)
+        case NoRecipients():
+            return Fault("noRecipients", message)
+        case FromNotAllowed():
+            return Fault("domainDisabled" if error.facts.get("domain_disabled") else "badFrom", message)
+        case TooLarge():
+            return Fault("messageTooLarge", message)
+        case Conflict() | NotFound():
+            return Fault("error", message)
+        case _:
+            return Fault("user", message)
+
+
+def respond(error: Exception, scope: Mapping[str, Any]) -> Response:
+    """Turn any error into the response for its request: in mox's form below its mount, else as a problem document."""
+    if not str(scope.get("path", "")).startswith(MOUNT):
+        return problems.respond(error, scope)
+    if isinstance(error, Fault):
+        return error.response()
+    if isinstance(error, HTTPException):  # of the frame around all requests: the body is too long, or does not come
+        if error.status_code == 413:
+            return Fault("messageTooLarge", str(error.detail)).response()
+        return plain(error.status_code, str(error.detail), error.headers)
+    if isinstance(error, BadInput):
+        return fault_of(error).response()
+    problems.respond(error, scope)  # for its line in the log; the rest of it is for REST
+    return Fault("server", problems.answer_to(error).detail).response()
+
+
+def operation(request: Request, name: str) -> None:
+    """Name the operation of a request, for the metrics and for the log."""
+    request.scope["route"] = _Operation(f"webapi_{name}", f"{MOUNT}{name}")
+
+
+class _Operation:
+    """What the clock and the log around every request want to know of its route."""
+
+    __slots__ = ("operation_id", "path")
+
+    def __init__(self, operation_id: str, path: str) -> None:
+        self.operation_id, self.path = operation_id, path
