@@ -7,7 +7,7 @@ from fastapi import APIRouter, FastAPI, Header
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.schemas.messages import SendMessage
+from api.schemas.messages import SendMessage, SendRawMessage
 from api.schemas.webhooks import WebhookEvent
 from shared.version import VERSION
 from shared.web import problems
@@ -103,7 +103,9 @@ def _models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
 def _complete(document: dict[str, Any]) -> None:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    _, made = models_json_schema([(SendMessage, "validation")], ref_template="#/components/schemas/{model}")
+    _, made = models_json_schema(
+        [(SendMessage, "validation"), (SendRawMessage, "validation")], ref_template="#/components/schemas/{model}"
+    )
     schemas.update(made["$defs"])
     for model in _models(BaseModel):
         if model.__name__ in schemas and model.__module__.startswith("api."):

@@ -33,6 +33,7 @@ _AT_MOST_ONCE: Final = (
     *("mime-version", "content-type", "content-transfer-encoding"),
 )
 _TAKEN_OUT: Final = ("bcc", "resent-bcc", "return-path")
+_LISTS: Final = ("to", "cc", "reply-to")
 _PREFIX_TAKEN_OUT: Final = "x-posthouse-"
 
 
@@ -192,17 +193,23 @@ def _check_counts(fields: tuple[_Field, ...]) -> None:
 def _folded(field: _Field) -> bytes:
     """Return a field with lines that fit; folding at white space changes nothing of it (RFC 5322 section 2.2.3)."""
     lines = []
+    # Programs write long lists of addresses without a space; after a comma one may stand, if it is no comma within quotes.
+    commas = field.lower in _LISTS and not re.search(rb'["(]', field.octets)
     for line in field.octets.removesuffix(b"\r\n").split(b"\r\n"):
         rest = line
         while len(rest) > LINE_OCTETS:
             at = max(rest.rfind(white, 1, LINE_OCTETS) for white in (b" ", b"\t"))
-            if not rest[: max(at, 0)].strip():
+            if rest[: max(at, 0)].strip():
+                lines.append(rest[:at])
+                rest = rest[at:]
+            elif commas and (at := rest.rfind(b",", 1, LINE_OCTETS)) > 0:
+                lines.append(rest[: at + 1])
+                rest = b" " + rest[at + 1 :]
+            else:
                 raise ValidationFailed(
                     f"the header field {field.name[:100]} has more than {LINE_OCTETS} octets without a space; a line of mail has no more",
                     field="raw",
                 )
-            lines.append(rest[:at])
-            rest = rest[at:]
         lines.append(rest)
     return b"\r\n".join([*lines, b""])
 

@@ -3,7 +3,7 @@
 import ipaddress
 import json
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -25,6 +25,9 @@ _HEADERS_OF_ONE = ("authorization", "content-type")
 class GuardedRoute(APIRoute):
     """A route that only a valid credential reaches."""
 
+    media_types: ClassVar[frozenset[str]] = frozenset({"application/json"})
+    """What a body may be."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler, with the guard in front."""
         handle = super().get_route_handler()
@@ -40,14 +43,18 @@ class GuardedRoute(APIRoute):
                 request.headers.get("authorization"), remote=remote
             )
             with context.budget.share() as share:
-                await _read_body(request, share)
+                body = await _read_body(request, share)
+                if body and media_type(request) not in self.media_types:
+                    raise HTTPException(
+                        415, f"Send the body as {' or '.join(sorted(self.media_types))}, and say so in Content-Type."
+                    )
                 return await handle(request)
 
         return guarded
 
 
-async def _read_body(request: Request, share: Share) -> None:
-    """Read the body into the request, where FastAPI finds it."""
+async def _read_body(request: Request, share: Share) -> bytes:
+    """Read the body into the request, where FastAPI finds it, and return it."""
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit():
         share.reach(int(declared))
@@ -62,10 +69,12 @@ async def _read_body(request: Request, share: Share) -> None:
         return message
 
     request._receive = counted  # noqa: SLF001 - as above
-    body = await request.body()
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if body and media_type != "application/json":
-        raise HTTPException(415, "Send the body as JSON, with the header Content-Type: application/json.")
+    return await request.body()
+
+
+def media_type(request: Request) -> str:
+    """Return the type of the body without parameters, in lower case."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def remote_address(request: Request, trusted: tuple[Network, ...]) -> str:
@@ -117,20 +126,38 @@ OperatorAuth = Annotated[Caller, Depends(_operator_caller)]
 """The caller, who is an operator."""
 
 
-def read_json(model: type[M], raw: bytes) -> M:
+def read_json(model: type[M], raw: bytes | memoryview) -> M:
     """Return a body as its model; for large ones outside the event loop, where FastAPI would do it inside.
 
     Raises:
         RequestValidationError: as FastAPI would have raised it.
         HTTPException: 400, the body is not JSON.
     """
+    return validated(model, parse_json(raw))
+
+
+def parse_json(raw: bytes | memoryview) -> object:
+    """Return what a body holds.
+
+    Raises:
+        RequestValidationError: it is not JSON, as FastAPI would have raised it.
+        HTTPException: 400, it is not even text.
+    """
     try:
-        value = json.loads(raw)
+        return json.loads(bytes(raw))
     except json.JSONDecodeError as error:
         found = {"type": "json_invalid", "loc": ("body", error.pos), "msg": error.msg, "ctx": {"error": error.msg}}
         raise RequestValidationError([found]) from None
     except (ValueError, RecursionError):  # not UTF-8, a number of thousands of digits, thousands of brackets
         raise HTTPException(400, "There was an error parsing the body") from None
+
+
+def validated(model: type[M], value: object) -> M:
+    """Return a value as a model.
+
+    Raises:
+        RequestValidationError: it is none, as FastAPI would have raised it.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:

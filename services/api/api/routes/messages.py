@@ -4,12 +4,11 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 
-from api.caller import AccountCaller
 from api.context import InContext
-from api.routes.guard import AccountAuth, GuardedRoute, read_json
+from api.routes.guard import AccountAuth
 from api.routes.parameters import Id
-from api.schemas.messages import Mailbox, Message, SendMessage, SentDelivery, SentMessage
-from api.submission import File, Party, Submission
+from api.routes.submissions import BODY, SubmissionRoute, read_submission
+from api.schemas.messages import Message, SentDelivery, SentMessage
 from shared.db.messages import get_message
 from shared.errors import (
     AddressInvalid,
@@ -25,7 +24,7 @@ from shared.errors import (
 )
 from shared.web.problems import responses
 
-router = APIRouter(prefix="/v1/messages", tags=["messages"], route_class=GuardedRoute)
+router = APIRouter(prefix="/v1/messages", tags=["messages"], route_class=SubmissionRoute)
 
 _LOOP_MAY_READ = 64 * 1024
 
@@ -46,22 +45,24 @@ _LOOP_MAY_READ = 64 * 1024
         Overloaded,
         DatabaseUnavailable,
     ),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/SendMessage"}}},
-        }
-    },
+    openapi_extra=BODY,
 )
 async def send(request: Request, response: Response, context: InContext, caller: AccountAuth) -> SentMessage:
     """Hand in a message. The answer comes once it is safely stored; what becomes of it is told by events.
 
+    It comes as JSON; as a form, whose part `message` is that JSON and whose parts `attachment`, `inline` and `alternative` are
+    files, an inline one named by its Content-ID or else its file name; or as a whole message, in JSON or as `message/rfc822`.
+
     A recipient on the suppression list gets a delivery in state `suppressed` and no mail.
     """
-    raw = await request.body()
-    large = len(raw) > _LOOP_MAY_READ
-    message = await asyncio.to_thread(read_json, SendMessage, raw) if large else read_json(SendMessage, raw)
-    submitted = await context.submitter.submit(_submission(caller, message))
+    body, content_type = await request.body(), request.headers.get("content-type", "")
+    large = len(body) > _LOOP_MAY_READ
+    submission = (
+        await asyncio.to_thread(read_submission, caller, content_type, body)
+        if large
+        else read_submission(caller, content_type, body)
+    )
+    submitted = await context.submitter.submit(submission)
     response.headers["Location"] = f"/v1/messages/{submitted.id}"
     return SentMessage(
         id=str(submitted.id),
@@ -86,34 +87,3 @@ async def get(message: Id, context: InContext, caller: AccountAuth) -> Message:
     if detail is None:
         raise NotFound(f"there is no message {message} in this account")
     return Message.of(detail)
-
-
-def _submission(caller: AccountCaller, message: SendMessage) -> Submission:
-    return Submission(
-        door="rest",
-        account_id=caller.account_id,
-        credential_id=caller.credential_id,
-        credential_kind=caller.kind,
-        uses_from_ids=caller.uses_from_ids,
-        sender=Party(message.sender.name, message.sender.address, "from.address"),
-        to=_parties("to", message.to),
-        cc=_parties("cc", message.cc),
-        bcc=_parties("bcc", message.bcc),
-        reply_to=_parties("reply_to", message.reply_to),
-        subject=message.subject,
-        text=message.text,
-        html=message.html,
-        files=tuple(
-            File(a.filename, a.content, a.content_type, a.content_id, a.disposition) for a in message.attachments
-        ),
-        headers=tuple((header.name, header.value) for header in message.headers),
-        message_id=message.message_id,
-        date=message.date,
-        references=tuple(message.references),
-        extra=message.extra,
-        tags=tuple(message.tags),
-    )
-
-
-def _parties(field: str, mailboxes: list[Mailbox]) -> tuple[Party, ...]:
-    return tuple(Party(box.name, box.address, f"{field}[{index}].address") for index, box in enumerate(mailboxes))

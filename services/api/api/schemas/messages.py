@@ -149,6 +149,28 @@ class SendMessage(Input):
     tags: list[Text] = Field(default=[], description="Come back with every event.")
 
 
+class SendRawMessage(Input):
+    """A whole message to send: what its header says, nothing else, decides about From, Message-ID, Date and the rest."""
+
+    model_config = example(
+        {
+            "raw": "RnJvbTogYWRhQGV4YW1wbGUuY29tDQpUbzogZ3JhY2VAZXhhbXBsZS5vcmcNCg0KSGVsbG8sIEdyYWNlLg0K",
+            "recipients": ["grace@example.org"],
+            "tags": ["welcome"],
+        }
+    )
+
+    raw: Base64 = Field(
+        description="The message (RFC 5322) in base64. Bcc, Return-Path and X-Posthouse- fields are taken out; Message-ID and Date are added where they are missing."
+    )
+    recipients: list[Mailbox] = Field(
+        default=[],
+        description="Whom it goes to, whatever its header says; without them, to all that To, Cc and Bcc name.",
+    )
+    extra: dict[Text, Text] = Field(default={}, description="Comes back with every event; never part of the mail.")
+    tags: list[Text] = Field(default=[], description="Come back with every event.")
+
+
 class SentDelivery(Output):
     """The delivery of a new message to one recipient."""
 
@@ -167,7 +189,7 @@ class SentMessage(Output):
 
     id: str
     message_id: str = Field(description="The Message-ID header, with its angle brackets.")
-    deliveries: list[SentDelivery] = Field(description="One for each of to, cc and bcc, in this order.")
+    deliveries: list[SentDelivery] = Field(description="One for each of to, cc and bcc (or recipients), in this order.")
 
 
 class Attempt(Output):

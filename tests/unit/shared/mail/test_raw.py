@@ -124,6 +124,15 @@ def test_a_long_line_of_the_header_is_folded_at_a_space() -> None:
     assert b"".join(lines).endswith(b"X-Ids: " + b"<0123456789@example.com> " * 100)
 
 
+def test_a_long_list_of_addresses_is_folded_after_its_commas() -> None:
+    message = read(f"From: a@example.com\r\nCc:{','.join(['b@example.com'] * 300)}\r\n\r\nHello\r\n")
+    lines = message.composed.header.split(b"\r\n")
+    assert max(map(len, lines)) <= 998
+    written = message.composed.header.replace(b"\r\n ", b"").decode()
+    assert f"Cc:{','.join(['b@example.com'] * 300)}\r\n" in written
+    assert len(message.named()) == 300
+
+
 @pytest.mark.parametrize("field", ["Subject: Grüße", "To: jürgen@example.org", "X-Note: süß"])
 def test_raw_utf8_in_the_header_makes_an_internationalised_message(field: str) -> None:
     message = read(f"From: ada@example.com\r\n{field}\r\n\r\nHello\r\n")
