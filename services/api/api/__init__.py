@@ -13,6 +13,8 @@ The journey of one submission:
    deliveries, queue rows, wake rows. A recipient on the suppression list is settled there and then, with its event.
 7. After the commit, and only then: the doorbell, and ``202 Accepted`` with the ids.
 
+``webapi/`` is another way in: the form and JSON of mox's webapi become the same ``Submission``, and go on at step 3.
+
 The same process serves what customers and operators ask about it (``routes/``): reads of hot tables by raw queries, the
 control plane by sessions, each change in one transaction with its ring (``context.py``).
 """

@@ -26,6 +26,7 @@ td,th{text-align:left;vertical-align:top;padding:.15rem 1rem .15rem 0}.method{co
 """
 _LINKS = (
     ("/docs", "The REST interface, to read"),
+    ("/webapi/v0/", "The webapi of mox"),
     ("/openapi.json", "The REST interface, for tools (OpenAPI 3.1)"),
     ("/livez", "Whether this process lives"),
     ("/readyz", "Whether it is ready"),
