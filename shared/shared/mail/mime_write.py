@@ -18,6 +18,7 @@ _LINES_OVER = {limit: re.compile(rb"\n[^\r\n]{%d}" % (limit + 1)) for limit in (
 _BASE64_LINE = re.compile(rb".{1,76}")
 _BASE64_AT_ONCE = 57 * 1024
 """Octets: whole lines of 57."""
+_TEXT_AT_ONCE = 64 * 1024
 _MEDIA_TYPE = re.compile(
     r'([A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126})((?:\s*;\s*[\w!#$%&\'*+.^`|~-]+=(?:"(?:[^"\\]|\\.)*"|[^\s;"]+))*)\s*;?',
     re.ASCII,
@@ -69,8 +70,7 @@ def text_entity(subtype: str, text: str, *, field: str) -> Entity:
     if not foreign and not has_line_over(raw, 76):
         encoding, body = "7bit", raw
     elif foreign * 6 <= len(raw):
-        # Line breaks of the text stay, soft ones are added; b2a_qp follows the line ends it finds (RFC 2045 section 6.7).
-        encoding, body = "quoted-printable", binascii.b2a_qp(raw, istext=True)
+        encoding, body = "quoted-printable", quoted_printable(raw)
     else:
         encoding, body = "base64", base64_lines(raw)
     header = f"Content-Type: text/{subtype}; charset={charset}\r\nContent-Transfer-Encoding: {encoding}\r\n"
@@ -129,9 +129,11 @@ def multipart(subtype: str, entities: Sequence[Entity], boundary: str) -> Entity
     return Entity(f"multipart/{subtype}", header.encode("ascii"), b"".join(pieces))
 
 
+# Piece by piece, both: a call of the C library holds the interpreter until it returns, and other requests wait for it.
+
+
 def base64_lines(content: bytes) -> bytes:
     """Return base64 in lines of 76 characters (RFC 2045 section 6.8), CRLF after each, empty for nothing."""
-    # Piece by piece: a call of the C library holds the interpreter until it returns, and other requests wait for it.
     pieces = []
     for start in range(0, len(content), _BASE64_AT_ONCE):
         encoded = binascii.b2a_base64(content[start : start + _BASE64_AT_ONCE], newline=False)
@@ -139,12 +141,39 @@ def base64_lines(content: bytes) -> bytes:
     return b"".join(pieces)
 
 
+def quoted_printable(text: bytes) -> bytes:
+    """Return quoted-printable (RFC 2045 section 6.7) of a text with CRLF line ends, which stay; soft line breaks are added."""
+    pieces = []
+    start = 0
+    while start < len(text):
+        end = min(start + _TEXT_AT_ONCE, len(text))
+        if end < len(text):
+            end = text.rfind(b"\n", start, end) + 1 or end - (text[end - 1 : end] == b"\r")
+        whole = text[start:end].endswith(b"\n")
+        # b2a_qp takes its line ends from the first one it finds; here there is always one.
+        encoded = binascii.b2a_qp(text[start:end] + b"\r\n", istext=True)[:-2]
+        pieces.append(encoded if whole or end == len(text) else _with_soft_break(encoded))
+        start = end
+    return b"".join(pieces)
+
+
+def _with_soft_break(encoded: bytes) -> bytes:
+    if len(encoded) - encoded.rfind(b"\n") - 1 < 76:
+        return encoded + b"=\r\n"
+    # The line is full: its last character goes to a line of its own.
+    last = 3 if encoded[-3:-2] == b"=" else 1
+    return b"".join((encoded[:-last], b"=\r\n", encoded[-last:], b"=\r\n"))
+
+
 def has_line_over(octets: bytes, limit: Literal[76, 998]) -> bool:
     """Say whether a line, which ends in CRLF or LF, has more octets than the limit without its end."""
     if len(octets[: limit + 2].partition(b"\n")[0].rstrip(b"\r")) > limit:
         return True
     # Anchored at line ends: every octet is looked at once, however long the lines are.
-    return _LINES_OVER[limit].search(octets) is not None
+    return any(
+        _LINES_OVER[limit].search(octets, start, start + _TEXT_AT_ONCE + limit + 2) is not None
+        for start in range(0, len(octets), _TEXT_AT_ONCE)
+    )
 
 
 def _content_type(part: Part, field: str) -> str:

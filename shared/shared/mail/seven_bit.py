@@ -4,14 +4,13 @@ A hop without 8BITMIME (RFC 6152 section 3) would have to convert such a message
 verify its signature.
 """
 
-import binascii
 import re
 from collections.abc import Iterator
 from typing import Final
 
 from shared.errors import ValidationFailed
 from shared.mail.mime import Part, read
-from shared.mail.mime_write import base64_lines, has_line_over
+from shared.mail.mime_write import base64_lines, has_line_over, quoted_printable
 
 LINE_OCTETS: Final = 998
 """RFC 5322 section 2.1.1, without the CRLF."""
@@ -78,7 +77,7 @@ def _leaf(part: Part) -> Iterator[bytes]:
     is_text = part.content_type.startswith("text/") and pairs == content.count(b"\n") == content.count(b"\r")
     if is_text and foreign * 6 <= len(content):
         yield _header(part, b"quoted-printable")
-        yield binascii.b2a_qp(content, istext=True)
+        yield quoted_printable(content)
     else:
         yield _header(part, b"base64")
         yield base64_lines(content)

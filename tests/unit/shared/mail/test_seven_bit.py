@@ -1,5 +1,6 @@
 """Messages with eight bits or long lines: every reader finds the same content, and no octet over 127 is left in a body."""
 
+import binascii
 import email
 from email import policy
 from email.message import Message
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import ValidationFailed
+from shared.mail.mime_write import has_line_over, quoted_printable
 from shared.mail.seven_bit import is_seven_bit, seven_bit
 
 
@@ -101,6 +103,33 @@ def test_a_nul_is_encoded() -> None:
     raw = lines("From: a@example.com\n\na\0b\n")
     assert leaves(seven_bit(raw)) == leaves(raw)
     assert is_seven_bit(seven_bit(raw))
+
+
+@pytest.mark.parametrize("text", ["x" * 300_000, "=" * 200_000, "ü \n" * 60_000, "x" * 65_535 + "\n" + "y" * 70_000])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_large_text_is_written_in_pieces_that_fit_together(text: str, end: str) -> None:
+    content = lines(text + end)
+    result = quoted_printable(content)
+    assert binascii.a2b_qp(result) == content
+    assert result.count(b"\r\n") == result.count(b"\n") == result.count(b"\r")
+    assert max(map(len, result.split(b"\r\n"))) <= 76
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=2_000))
+def test_quoted_printable_reads_back(text: str) -> None:
+    result = quoted_printable(lines(text))
+    assert binascii.a2b_qp(result) == lines(text)
+    assert result.isascii()
+    assert max(map(len, result.split(b"\r\n"))) <= 76
+    assert result.count(b"\r\n") == result.count(b"\n") == result.count(b"\r")
+
+
+@pytest.mark.parametrize("before", [0, 1, 65_000, 65_535, 65_536, 65_537, 131_072])
+@pytest.mark.parametrize(("length", "over"), [(998, False), (999, True)])
+def test_a_long_line_is_found_wherever_it_stands(before: int, length: int, over: bool) -> None:
+    start = b"a\n" * (before // 2) + b"\n" * (before % 2)
+    for end in (b"", b"\n", b"\r\n", b"\r\nb\r\n"):
+        assert has_line_over(start + b"x" * length + end, 998) is over
 
 
 def test_a_part_without_a_header_gets_one() -> None:
