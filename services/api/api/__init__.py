@@ -4,6 +4,7 @@ The journey of one submission:
 
 1. ``routes/guard.py``: the credential is checked before a byte of the body is read (``auth.py``), and the body is read within
    the process's budget of bytes (``budget.py``).
+   By SMTP it begins at ``smtp/__init__.py`` instead, and joins at 3 with a whole message.
 2. ``routes/messages.py``: the JSON is held against its model (``schemas/messages.py``) and becomes a ``Submission``, the form
    that every door hands in.
 3. ``submit.py``: limits, addresses, and whether this credential may use this From.

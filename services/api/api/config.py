@@ -1,6 +1,7 @@
 """Settings of the api service."""
 
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -46,6 +47,33 @@ class Settings(WebhookTargetSettings):
         default=(),
         description="Networks of reverse proxies whose X-Forwarded-For is believed, separated by commas. Used in the log of failed logins.",
     )
+    submission_host: str = Field(default="0.0.0.0", description="Address that SMTP submission listens on.")
+    submission_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port of SMTP submission with STARTTLS, 587 as a rule; 0 takes a free one; without it there is none. Needs a certificate.",
+    )
+    submissions_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port of SMTP submission over implicit TLS, 465 as a rule; 0 takes a free one; without it there is none. Needs a certificate.",
+    )
+    submission_sessions: int = Field(
+        default=500, ge=1, le=10_000, description="SMTP sessions at once on each of the two ports."
+    )
+    submission_sessions_per_ip: int = Field(
+        default=50,
+        ge=1,
+        le=10_000,
+        description="SMTP sessions at once from one address on each of the two ports; without meaning in the local stack.",
+    )
+    tls_cert_file: Path | None = Field(
+        default=None,
+        description="PEM certificate chain of SMTP submission; goes with POSTHOUSE_TLS_KEY_FILE. Reread when it changes.",
+    )
+    tls_key_file: Path | None = Field(default=None, description="PEM private key of POSTHOUSE_TLS_CERT_FILE.")
     dns_servers: str | None = Field(
         default=None, description="`address:port` of resolvers, separated by commas; the system's without it."
     )

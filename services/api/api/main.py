@@ -13,6 +13,9 @@ from api.config import Settings
 from api.context import Context
 from api.failures import FailureLimiter
 from api.metrics import ApiMetrics
+from api.smtp.door import SubmissionHandler
+from api.smtp.listeners import listening
+from api.smtp.logins import Logins
 from api.stack import stack_check
 from api.submission import Limits
 from api.submit import Rules, Submitter
@@ -27,6 +30,7 @@ from shared.events import Subject
 from shared.mail.from_id import FromIds
 from shared.metrics import Metrics
 from shared.security.keys import KeyRing
+from shared.smtpd.certificates import Certificate, certificate
 from shared.version import VERSION
 from shared.web.addresses import write_addresses
 from shared.web.health import Readiness, health_app, standard_checks
@@ -45,6 +49,7 @@ async def run(stop: asyncio.Event) -> None:
     settings = load(Settings)
     log.configure(SERVICE, settings.log_level)
     logger = log.get(__name__)
+    tls = certificate(settings.tls_cert_file, settings.tls_key_file)
     await wait_until_ready(
         settings.database_url,
         seconds=settings.startup_wait_seconds,
@@ -69,9 +74,10 @@ async def run(stop: asyncio.Event) -> None:
         async with (
             _server(settings, health_app(SERVICE, own, metrics), public=False) as health,
             _server(settings, create_app(context, public, metrics), public=True) as http,
+            _smtp(settings, context, tls, stop) as smtp,
         ):
-            write_addresses(settings.address_file, http=http.address, health=health.address)
-            logger.info("listening", http=http.address, health=health.address, version=VERSION)
+            write_addresses(settings.address_file, http=http.address, health=health.address, **smtp)
+            logger.info("listening", http=http.address, health=health.address, version=VERSION, **smtp)
             await _until(stop, lease, (http, health))
         await writer.drain()
 
@@ -133,6 +139,21 @@ async def _server(settings: Settings, app: FastAPI, *, public: bool) -> AsyncIte
         yield server
     finally:
         await server.stop(settings.grace_seconds if public else 0)
+
+
+@contextlib.asynccontextmanager
+async def _smtp(
+    settings: Settings, context: Context, tls: Certificate | None, stop: asyncio.Event
+) -> AsyncIterator[dict[str, str]]:
+    logins = Logins(context.authenticator, context.login_failures, plaintext=settings.env == "local")
+    watch = asyncio.create_task(tls.watch(stop)) if tls is not None else None
+    try:
+        async with listening(settings, SubmissionHandler(logins, context.submitter), logins, tls) as addresses:
+            yield addresses
+    finally:
+        if watch is not None:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
 
 
 async def _until(stop: asyncio.Event, lease: Lease, servers: Sequence[RunningServer]) -> None:

@@ -32,6 +32,8 @@ class RunningApi:
     health_url: str
     task: "asyncio.Task[None]"
     stop: asyncio.Event
+    addresses: dict[str, str]
+    """Where it listens, by what."""
 
     def client(self, key: str | None = None, **options: Any) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
@@ -108,7 +110,7 @@ async def started(
 
     await eventually(listening, 30, what="the api listens")
     addresses = json.loads(address_file.read_text())
-    yield RunningApi(f"http://{addresses['http']}", f"http://{addresses['health']}", task, stop)
+    yield RunningApi(f"http://{addresses['http']}", f"http://{addresses['health']}", task, stop, addresses)
 
 
 @pytest.fixture

@@ -1,0 +1,169 @@
+"""The SMTP session of a submission: who may send as whom, what the envelope asks for, and the promise of a 250."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from api.caller import AccountCaller
+from api.smtp.logins import Logins
+from api.smtp.metadata import extra, waives_tls
+from api.submission import Party, Submission
+from api.submit import Submitter
+from shared.clock import Clock, utc_now
+from shared.errors import (
+    AddressInvalid,
+    BadInput,
+    FromNotAllowed,
+    PosthouseError,
+    TooLarge,
+    Unavailable,
+    ValidationFailed,
+)
+from shared.mail.address import parse
+from shared.mail.raw import read_raw
+from shared.smtpd import Envelope, Reply, Session
+from shared.smtpd.future_release import KEYWORDS, HoldRefused, held_until, offer
+from shared.smtpd.grammar import Parameters
+
+MAIL_PARAMETERS = KEYWORDS | {"AUTH", "REQUIRETLS"}
+LONGEST_HOLD = timedelta(days=60)
+
+_NEEDS_TLS = Reply(523, "5.7.10", "REQUIRETLS needs TLS on this connection too")  # RFC 8689 4.1
+_TLS_VALUE = Reply(501, "5.5.4", "REQUIRETLS takes no value")  # RFC 8689 2
+_NO_BODY = Reply(554, "5.6.0", "The message has no empty line after its header")
+_NOT_NOW = Reply(451, "4.3.0", "Our storage does not answer, please try again")
+_DISABLED = Reply(451, "4.3.0", "Sending from this domain is switched off, ask the operator")
+
+
+class SubmissionHandler:
+    """Decides about submitted mail for the SMTP server core.
+
+    Args:
+        logins: who has authenticated.
+        submitter: takes submissions.
+        now: for holds.
+    """
+
+    def __init__(self, logins: Logins, submitter: Submitter, *, now: Clock = utc_now) -> None:
+        self._logins, self._submitter, self._now = logins, submitter, now
+        self._log = structlog.get_logger(__name__)
+
+    def ehlo_lines(self, session: Session) -> Sequence[str]:
+        """Return what is offered beyond the core's own."""
+        lines = [offer(self._now(), LONGEST_HOLD)]
+        return [*lines, "REQUIRETLS"] if session.tls is not None else lines  # RFC 8689 2
+
+    async def on_connect(self, session: Session) -> Reply | None:
+        """Take every connection that the limits let through."""
+
+    async def on_mail(self, session: Session, sender: str, params: Parameters) -> Reply | None:
+        """Hold sender and parameters against what the credential may do."""
+        try:
+            caller = await self._logins.still_good(session)
+            if isinstance(caller, Reply):
+                return caller
+            self._check_parameters(session, params)
+            if sender:
+                # What may stand in From may be the return path; the null reverse-path is anybody's (RFC 5321 4.5.5).
+                await self._submitter.check_sender(replace(_of(caller), sender=Party("", sender, "mail_from")))
+        except HoldRefused as refused:
+            return refused.reply
+        except AddressInvalid as error:
+            return Reply(550, "5.7.1", error.message)
+        except PosthouseError as error:
+            return reply_to(error)
+        return None
+
+    async def on_rcpt(self, session: Session, recipient: str, params: Parameters) -> Reply | None:
+        """Refuse what is no address that mail can be sent to; the suppression list is asked later."""
+        try:
+            parse(recipient)
+        except AddressInvalid as error:
+            self._log.debug("recipient_refused", session=session.number, recipient=recipient, parameters=sorted(params))
+            return Reply(501, "5.1.3", error.message)
+        return None
+
+    async def on_message(self, session: Session, envelope: Envelope) -> Reply:
+        """Hand the message in; a 250 is the answer to its commit."""
+        try:
+            caller = await self._logins.still_good(session)
+            if isinstance(caller, Reply):
+                return caller
+            return await self._submit(caller, envelope)
+        except PosthouseError as error:
+            return reply_to(error)
+
+    async def _submit(self, caller: AccountCaller, envelope: Envelope) -> Reply:
+        end = envelope.content.find(b"\r\n\r\n")
+        if end < 0 and not envelope.content.startswith(b"\r\n"):
+            return _NO_BODY
+        moment = self._now()
+        # The header alone: what it says to us is needed before the message as a whole is read, and costs little to read twice.
+        head = read_raw(envelope.content[: end + 4], new_message_id=lambda: "<unused@invalid>", date=moment)
+        tls = True if "REQUIRETLS" in envelope.mail_params else None
+        if tls is None and waives_tls(head.fields):  # RFC 8689 4.1: REQUIRETLS outranks the field
+            tls = False
+        submitted = await self._submitter.submit(
+            replace(
+                _of(caller),
+                raw=envelope.content,
+                to=tuple(Party("", address, f"to[{index}]") for index, address in enumerate(envelope.recipients)),
+                mail_from=Party("", envelope.mail_from, "mail_from"),
+                extra=extra(head.fields) or None,
+                send_at=_held(envelope, moment),
+                require_tls=tls,
+                protocol=_protocol(envelope),
+            )
+        )
+        return Reply(250, "2.2.0", f"Accepted as message {submitted.id}")
+
+    def _check_parameters(self, session: Session, params: Parameters) -> None:
+        if "REQUIRETLS" in params:
+            if params["REQUIRETLS"] is not None:
+                raise HoldRefused(_TLS_VALUE)
+            if session.tls is None:
+                raise HoldRefused(_NEEDS_TLS)
+        held_until(params, self._now(), LONGEST_HOLD)
+
+
+def reply_to(error: PosthouseError) -> Reply:
+    """Return the reply to what is wrong with a submission."""
+    match error:
+        case FromNotAllowed() if error.facts.get("domain_disabled"):
+            return _DISABLED
+        case FromNotAllowed():
+            return Reply(550, "5.7.1", error.message)
+        case AddressInvalid() | ValidationFailed() if (error.field or "").startswith("raw.from"):
+            return Reply(550, "5.6.0", error.message)
+        case TooLarge():
+            return Reply(552, "5.3.4", error.message)
+        case BadInput():
+            return Reply(554, "5.6.0", error.message)
+        case Unavailable():
+            return Reply(451, "4.3.0", error.message)
+        case _:
+            raise error
+
+
+def _of(caller: AccountCaller) -> Submission:
+    return Submission(
+        door="smtp",
+        account_id=caller.account_id,
+        credential_id=caller.credential_id,
+        credential_kind=caller.kind,
+        uses_from_ids=caller.uses_from_ids,
+    )
+
+
+def _held(envelope: Envelope, moment: datetime) -> datetime | None:
+    try:
+        return held_until(envelope.mail_params, moment, LONGEST_HOLD)
+    except HoldRefused:  # it was right at MAIL, and that moment has passed since
+        return None
+
+
+def _protocol(envelope: Envelope) -> str:
+    """Return how it came (RFC 3848, RFC 6531 4.3): all who hand in have authenticated."""
+    return ("UTF8SMTP" if envelope.smtputf8 else "ESMTP") + ("SA" if envelope.tls is not None else "A")

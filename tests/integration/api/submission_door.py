@@ -1,0 +1,41 @@
+"""An api with both ports of the SMTP door open, and a certificate that the tests trust."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fakes.certificates import authority
+from integration.api.conftest import RunningApi, StartApi
+from integration.api.submission_client import Lines
+from shared.db.demo import Demo
+
+
+@pytest.fixture
+def tls_files(tmp_path: Path) -> dict[str, Path]:
+    """The two settings of a certificate."""
+    issued = authority().issue_cert("localhost", "127.0.0.1")
+    chain, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    chain.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(str(key))
+    return {"tls_cert_file": chain, "tls_key_file": key}
+
+
+@pytest.fixture
+async def door(start_api: StartApi, demo: Demo, tls_files: dict[str, Path]) -> RunningApi:
+    return await start_api(submission_host="127.0.0.1", submission_port=0, submissions_port=0, **tls_files)
+
+
+@pytest.fixture
+async def lines(door: RunningApi) -> AsyncIterator[Lines]:
+    """A client over TLS that has not said anything yet."""
+    lines = await Lines.connect(door.addresses["submissions"])
+    yield lines
+    lines.close()
+
+
+@pytest.fixture
+async def sender(lines: Lines, demo: Demo) -> Lines:
+    """The same, logged in as the demo account."""
+    await lines.login(demo.login, demo.password)
+    return lines
