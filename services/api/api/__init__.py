@@ -5,10 +5,11 @@ The journey of one submission:
 1. ``routes/guard.py``: the credential is checked before a byte of the body is read (``auth.py``), and the body is read within
    the process's budget of bytes (``budget.py``).
    By SMTP it begins at ``smtp/__init__.py`` instead, and joins at 3 with a whole message.
-2. ``routes/messages.py``: the JSON is held against its model (``schemas/messages.py``) and becomes a ``Submission``, the form
-   that every door hands in.
-3. ``submit.py``: limits, addresses, and whether this credential may use this From.
-4. ``shared/mail/compose.py`` makes the bytes, which from here on are final but for DKIM; ours is the topmost Received.
+2. ``routes/messages.py``: JSON, form or whole message (``routes/submissions.py``) is held against its model
+   (``schemas/messages.py``) and becomes a ``Submission``, the form that every door hands in.
+3. ``submit.py``: limits, addresses (``prepare.py``), and whether this credential may use this From.
+4. ``shared/mail/compose.py`` makes the bytes of parts, ``shared/mail/raw.py`` those of a whole message; from here on they are
+   final but for DKIM; ours is the topmost Received. What is large is done in a thread.
 5. Ids are taken for the message and one delivery per recipient; each delivery gets its from_id in its own return path.
 6. ``writer.py``: what queued while the last commit ran is stored by one transaction (``shared/db/accept.py``): message, body,
    deliveries, queue rows, wake rows. A recipient on the suppression list is settled there and then, with its event.
