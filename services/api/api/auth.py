@@ -123,13 +123,17 @@ class Authenticator:
 
         return await self._let_in(found(), remote)
 
+    def note_failure(self, reason: str, *, remote: str) -> None:
+        """Count and log that somebody was not let in, where the exchange of a mechanism failed before it came to :meth:`identify`."""
+        self._metrics.refused.labels(reason).inc()
+        log.get(__name__).info("authentication_failed", reason=reason, remote=remote)
+
     async def _let_in(self, found: Awaitable[tuple[CredentialRow, str | None]], remote: str) -> Caller:
         try:
             row, login = await found
             self._check_standing(row)
         except _Refused as refusal:
-            self._metrics.refused.labels(refusal.reason).inc()
-            log.get(__name__).info("authentication_failed", reason=refusal.reason, remote=remote)
+            self.note_failure(refusal.reason, remote=remote)
             raise refusal.error from None
         return Caller(
             credential_id=row.id,

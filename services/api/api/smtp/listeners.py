@@ -11,6 +11,7 @@ from shared.smtpd import Listener, SmtpdConfig, serve
 from shared.smtpd.certificates import Certificate
 
 _LONGEST_AUTH_LINE = 12_288  # RFC 4954 4
+_ENVELOPE_ROOM = 1024 * 1024  # octets; what is reserved counts dots that are removed later
 
 
 @contextlib.asynccontextmanager
@@ -57,7 +58,8 @@ def _config(
         session_limit=sessions,
         # The local stack has no limit by address but that on failed logins.
         per_ip_limit=sessions if settings.env == "local" else settings.submission_sessions_per_ip,
-        memory_limit=max(settings.request_budget_bytes, settings.max_message_bytes),
+        # The two ports together hold as much as HTTP may; a single message of the largest size always fits.
+        memory_limit=max(settings.request_budget_bytes // 2, settings.max_message_bytes + _ENVELOPE_ROOM),
         tls=tls.context if tls is not None else None,
         implicit_tls=implicit,
         auth=logins,

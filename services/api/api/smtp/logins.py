@@ -166,10 +166,15 @@ class _Scram:
         try:
             return await self._answer(response)
         except ScramFailed as error:
-            # Until a user is named nothing was guessed.
-            return self._logins.failed(self._session) if self._user is not None else Reply(501, "5.5.2", error.message)
+            return self._refuse(error)
         except Unavailable as error:
             return Reply(454, "4.7.0", error.message)
+
+    def _refuse(self, error: ScramFailed) -> Reply:
+        if self._user is None:  # nothing was guessed yet
+            return Reply(501, "5.5.2", error.message)
+        self._authenticator.note_failure("wrong_proof", remote=self._session.peer_ip)
+        return self._logins.failed(self._session)
 
     async def _answer(self, response: bytes) -> bytes:
         if self._user is None:
