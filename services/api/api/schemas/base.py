@@ -85,14 +85,19 @@ Time = Annotated[
 def _read_base64(value: object) -> bytes:
     if isinstance(value, str):
         try:
-            # RFC 4648 4; line breaks, as MIME's base64 has them, are no harm.
-            return _decoded(value.replace("\r", "").replace("\n", ""))
+            return decode_base64(value)
         except (binascii.Error, UnicodeEncodeError):
             pass
     raise PydanticCustomError("base64", "This is not base64 (RFC 4648 section 4, with padding)")
 
 
-def _decoded(text: str) -> bytes:
+def decode_base64(text: str) -> bytes:
+    """Return what base64 stands for (RFC 4648 section 4, with padding); line breaks, as MIME's has them, are no harm.
+
+    Raises:
+        binascii.Error, UnicodeEncodeError: it is none.
+    """
+    text = text.replace("\r", "").replace("\n", "")
     # Piece by piece: one call for a large file would hold the interpreter, and all other requests.
     pieces = [text[start : start + _BASE64_AT_ONCE] for start in range(0, len(text), _BASE64_AT_ONCE)]
     if any(piece.endswith("=") for piece in pieces[:-1]):

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from api.caller import AccountCaller
 from api.context import Context
+from api.schemas.base import decode_base64
 from api.submission import Disposition, File, Party, Submission
 from api.webapi import values
 from api.webapi.faults import Fault
@@ -224,9 +225,7 @@ def _check_message_id(message_id: str) -> None:
 
 def _json_file(file: JsonFile, path: str, disposition: Disposition) -> File:
     try:
-        # RFC 4648 4; line breaks, as MIME's base64 has them, are no harm.
-        data = file.data.replace("\r", "").replace("\n", "").encode("ascii")
-        content = binascii.a2b_base64(data, strict_mode=True)
+        content = decode_base64(file.data)
     except (binascii.Error, UnicodeEncodeError):
         raise Fault("user", f"{path}.Data is not base64 (RFC 4648 section 4, with padding)") from None
     return File(file.name, content, file.content_type or None, file.content_id or None, disposition, path)
