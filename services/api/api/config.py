@@ -45,7 +45,7 @@ class Settings(WebhookTargetSettings):
     )
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
         default=(),
-        description="Networks of reverse proxies whose X-Forwarded-For is believed, separated by commas. Used in the log of failed logins.",
+        description="Networks of reverse proxies whose X-Forwarded-For is believed, separated by commas. Failed logins are logged and counted by it.",
     )
     submission_host: str = Field(default="0.0.0.0", description="Address that SMTP submission listens on.")
     submission_port: int | None = Field(

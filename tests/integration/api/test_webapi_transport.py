@@ -236,6 +236,13 @@ async def test_case_28_an_internal_failure_is_400_server(api: RunningApi, demo: 
         assert await mox.fault("Send", HELLO) == "server"
 
 
+async def test_calls_are_counted_by_method_and_messages_by_door(there: World) -> None:
+    await there.mox.call("Send", HELLO)
+    metrics = (await there.mox.http.get("/metrics")).text
+    assert 'posthouse_api_submissions_total{door="webapi",result="accepted"}' in metrics
+    assert 'posthouse_api_request_seconds_count{operation="webapi_Send",status="200"}' in metrics
+
+
 async def test_methods_of_a_later_version_say_so(there: World) -> None:
     response = await there.mox.raw("MessageGet", {"MsgID": 1})
     assert response.status_code == 404
