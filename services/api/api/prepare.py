@@ -4,12 +4,13 @@ What is heavy is not done here but by ``compose``, so that the caller may do it 
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from api.submission import Disposition, Limits, Party, Submission, check_recipients
+from api.metadata import extra as extra_of
+from api.submission import Disposition, Limits, Party, Submission, check_extra, check_recipients
 from shared.errors import ValidationFailed
 from shared.mail import headers
 from shared.mail.address import Address, parse
@@ -49,6 +50,8 @@ class Prepared:
     """In the order To, Cc, Bcc."""
     subject: str
     message_id: str
+    extra: Mapping[str, str]
+    """What comes back with every event."""
     compose: Callable[[], Composed]
     """Makes the bytes. Raises ValidationFailed in terms of the submission."""
 
@@ -80,6 +83,9 @@ def _of_raw(submission: Submission, raw: bytes, limits: Limits, makings: Makings
     message = read_raw(raw, new_message_id=makings.message_id, date=makings.now)
     recipients = _mailboxes(submission.to) if submission.to else message.named()
     check_recipients(recipients, limits)
+    # Of one key in both, what the request says outside of the message counts.
+    extra = {**extra_of(message.fields), **(submission.extra or {})}
+    check_extra(extra, limits)
     mail_from: Address | None = message.sender.address
     if submission.mail_from is not None:
         envelope = submission.mail_from
@@ -91,6 +97,7 @@ def _of_raw(submission: Submission, raw: bytes, limits: Limits, makings: Makings
         recipients=recipients,
         subject=message.subject,
         message_id=message.message_id,
+        extra=extra,
         compose=lambda: message.composed,
     )
 
@@ -130,6 +137,7 @@ def _of_parts(submission: Submission, makings: Makings) -> Prepared:
         recipients=(*draft.to, *draft.cc, *bcc),
         subject=draft.subject,
         message_id=draft.message_id,
+        extra=submission.extra or {},
         compose=run,
     )
 

@@ -73,7 +73,7 @@ class Submission:
     user_agent: str | None = "Posthouse"
     """None: no User-Agent."""
     raw: bytes | None = None
-    """A whole RFC 5322 message. Without ``to`` it goes to whom its To, Cc and Bcc name."""
+    """A whole RFC 5322 message. Without ``to`` it goes to whom its To, Cc and Bcc name; its header may add to ``extra``."""
     mail_from: Party | None = None
     """The return path of the envelope, with ``raw`` only; None: the address in From."""
     send_at: datetime | None = None
@@ -127,7 +127,7 @@ def check(submission: Submission, limits: Limits) -> None:
     _at_most(limits.files, submission.files, "files", "attachments")
     _bytes_at_most(limits.header_bytes, (part for header in submission.headers for part in header), "headers")
     _bytes_at_most(limits.header_bytes, submission.references, "references")
-    _check_extra(submission.extra or {}, limits)
+    check_extra(submission.extra or {}, limits)
     _at_most(limits.tags, submission.tags, "tags", "tags")
     for index, tag in enumerate(submission.tags):
         _check_tag(tag, f"tags[{index}]", limits)
@@ -147,6 +147,21 @@ def check_recipients(recipients: Sequence[object], limits: Limits) -> None:
     _at_most(limits.recipients, recipients, "recipients", "to")
 
 
+def check_extra(extra: Mapping[str, str], limits: Limits) -> None:
+    """Refuse metadata that is too much, or cannot be stored.
+
+    Raises:
+        TooLarge: there are too many keys, or octets.
+        ValidationFailed: it holds what no database column can.
+    """
+    if len(extra) > limits.extra_keys:
+        raise TooLarge(f"extra has {len(extra)} keys; at most {limits.extra_keys} are accepted", field="extra")
+    _bytes_at_most(limits.extra_bytes, (part for item in extra.items() for part in item), "extra")
+    for key, value in extra.items():
+        inputs.text(key, field="extra", longest=limits.extra_bytes)
+        inputs.text(value, field="extra", longest=limits.extra_bytes)
+
+
 def message_too_large(size: int, limits: Limits) -> TooLarge:
     """Return the error for a message of ``size`` octets."""
     return TooLarge(
@@ -163,15 +178,6 @@ def _bytes_at_most(most: int, texts: Iterable[str], field: str) -> None:
     size = sum(len(text.encode(errors="replace")) for text in texts)
     if size > most:
         raise TooLarge(f"{field} have {size} octets together; at most {most} are accepted", field=field)
-
-
-def _check_extra(extra: Mapping[str, str], limits: Limits) -> None:
-    if len(extra) > limits.extra_keys:
-        raise TooLarge(f"extra has {len(extra)} keys; at most {limits.extra_keys} are accepted", field="extra")
-    _bytes_at_most(limits.extra_bytes, (part for item in extra.items() for part in item), "extra")
-    for key, value in extra.items():
-        inputs.text(key, field="extra", longest=limits.extra_bytes)
-        inputs.text(value, field="extra", longest=limits.extra_bytes)
 
 
 def _check_tag(tag: str, field: str, limits: Limits) -> None:

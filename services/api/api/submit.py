@@ -254,7 +254,7 @@ class Submitter:
             # RFC 6531 section 3.4: an address of the envelope needs it as much as one in the header.
             smtputf8=composed.smtputf8 or not all(mailbox.address.is_ascii for mailbox in message.recipients),
             require_tls=submission.require_tls,
-            extra=orjson.dumps(dict(submission.extra)).decode() if submission.extra else None,
+            extra=orjson.dumps(dict(message.extra)).decode() if message.extra else None,
             tags=submission.tags or None,
             deliveries=deliveries,
         )

@@ -16,7 +16,7 @@ from shared.db.engine import Pool
 PNG = b"\x89PNG\r\n\x1a\n\0"
 WHOLE = (
     b"From: Demo <demo@posthouse.test>\r\nTo: Grace <grace@example.org>\r\nCc: ada@example.org\r\nBcc: hidden@example.org\r\n"
-    b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nX-Posthouse-Anything: x\r\n\r\nHello\r\n"
+    b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nX-Posthouse-Anything: x\r\nX-Posthouse-Extra-order: 47\r\nX-Posthouse-Extra-a: of the header\r\n\r\nHello\r\n"
 )
 
 Files = list[
@@ -107,7 +107,7 @@ async def test_a_form_that_is_none_is_told_so(client: httpx.AsyncClient) -> None
 
 async def test_a_whole_message_goes_to_whom_it_names(client: httpx.AsyncClient, pool: Pool) -> None:
     in_json = await client.post(
-        "/v1/messages", json={"raw": base64.b64encode(WHOLE).decode(), "tags": ["t"], "extra": {"a": "b"}}
+        "/v1/messages", json={"raw": base64.b64encode(WHOLE).decode(), "tags": ["t"], "extra": {"A": "b"}}
     )
     as_body = await client.post("/v1/messages", content=WHOLE, headers={"Content-Type": "message/rfc822"})
 
@@ -125,7 +125,7 @@ async def test_a_whole_message_goes_to_whom_it_names(client: httpx.AsyncClient, 
         assert message.get_content() == "Hello\r\n"
     shown = (await client.get(f"/v1/messages/{in_json.json()['id']}")).json()
     assert (shown["subject"], shown["sender"], shown["tags"]) == ("Grüße", "demo@posthouse.test", ["t"])
-    assert shown["extra"] == {"a": "b"}
+    assert shown["extra"] == {"Order": "47", "A": "b"}
 
 
 async def test_a_whole_message_goes_to_the_recipients_of_the_request_whatever_its_header_says(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.smtp.metadata import canonical, extra, waives_tls
+from api.metadata import canonical, extra, waives_tls
 from shared.errors import ValidationFailed
 
 

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 import structlog
 
 from api.caller import AccountCaller
+from api.metadata import waives_tls
 from api.smtp.logins import Logins
-from api.smtp.metadata import extra, waives_tls
 from api.submission import Party, Submission
 from api.submit import Submitter
 from shared.clock import Clock, utc_now
@@ -111,7 +111,6 @@ class SubmissionHandler:
                 raw=envelope.content,
                 to=tuple(Party("", address, f"to[{index}]") for index, address in enumerate(envelope.recipients)),
                 mail_from=Party("", envelope.mail_from, "mail_from"),
-                extra=extra(head.fields) or None,
                 send_at=_held(envelope, moment),
                 require_tls=tls,
                 protocol=_protocol(envelope),
