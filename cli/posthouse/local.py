@@ -6,10 +6,12 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import asyncpg
 
 from posthouse import services
+from posthouse.embedded.certificate import KeyPair, key_pair
 from posthouse.embedded.lock import FolderLock
 from posthouse.embedded.nats import EmbeddedNats
 from posthouse.embedded.postgres import SECOND_SIGNAL_SECONDS, EmbeddedPostgres
@@ -17,7 +19,7 @@ from posthouse.embedded.process import Interrupted
 from posthouse.migrate import say, wait_for_postgres
 from posthouse.seed import Webhook, seed
 from posthouse.services import Surroundings
-from posthouse.settings import PASSWORD, LocalSettings, Plan, ignored_variables, plan
+from posthouse.settings import PASSWORD, LocalSettings, Plan, ignored_variables, plan, ports
 from posthouse.signals import Signals
 from posthouse.state import DataFolder, Kept
 from posthouse.summary import Running, document, page, reachable
@@ -52,6 +54,16 @@ def run_local(settings: LocalSettings) -> None:
             stack.watch()
     finally:
         stack.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Where the services listen, as ``host:port``."""
+
+    http: str
+    smtp: str
+    submission: str
+    submissions: str
 
 
 class Stack:
@@ -92,12 +104,14 @@ class Stack:
             revived.server.start(stopped=self._signals.stop_asked)
         demo = self._prepare_database(kept)
         surroundings = Surroundings(self._database_url, self._nats_url, kept.secret_key)
-        http, smtp = self._start_services(surroundings)
+        bound = self._start_services(surroundings, key_pair(self._plan.data_dir / "tls", self._plan.reachable_host))
         self._running = Running(
             plan=self._plan,
             demo=demo,
-            http=reachable(self._plan, http),
-            smtp=reachable(self._plan, smtp),
+            http=reachable(self._plan, bound.http),
+            smtp=reachable(self._plan, bound.smtp),
+            submission=reachable(self._plan, bound.submission),
+            submissions=reachable(self._plan, bound.submissions),
             database_url=self._database_url,
             nats_url=self._nats_url,
             webhook_secret=kept.webhook_secret,
@@ -141,10 +155,7 @@ class Stack:
 
     def _check_ports(self) -> None:
         """Find out before anything starts that a port cannot be had, so that one line can name its option."""
-        for port, option in (
-            (self._plan.settings.http_port, "--http-port"),
-            (self._plan.settings.smtp_port, "--smtp-port"),
-        ):
+        for option, port in ports(self._plan.settings):
             check_port(self._plan.host, port, option)
 
     def _prepare_database(self, kept: Kept) -> Demo:
@@ -168,8 +179,8 @@ class Stack:
         self._data.keep(kept.with_keys(demo.account_key, demo.admin_key))
         return demo
 
-    def _start_services(self, surroundings: Surroundings) -> tuple[str, str]:
-        """Start the four services; return where HTTP and SMTP are bound once all are ready."""
+    def _start_services(self, surroundings: Surroundings, tls: KeyPair) -> Bound:
+        """Start the four services; return where they listen once all are ready."""
         supervisor = self._supervisor = Supervisor(
             logs=self._data.logs,
             run=self._data.run,
@@ -185,16 +196,24 @@ class Stack:
         supervisor.pin("dsn-ingest", POSTHOUSE_DSN_INGEST_PORT=smtp.rpartition(":")[2])
         supervisor.add("dsn-ingest", workers["dsn-ingest"])
         relay = self._plan.relay or reachable(self._plan, smtp)
-        supervisor.start("api", services.MODULES["api"], services.api(self._plan, base, relay), 1)
+        supervisor.start("api", services.MODULES["api"], services.api(self._plan, base, relay, tls), 1)
         supervisor.start("delivery", services.MODULES["delivery"], services.delivery(base, relay), workers["delivery"])
         supervisor.start("hooks", services.MODULES["hooks"], services.hooks(base), workers["hooks"])
-        http = self._bound(supervisor.wait_for_addresses("api"), "http", "api")
-        supervisor.pin("api", POSTHOUSE_API_PORT=http.rpartition(":")[2])
+        of_api = supervisor.wait_for_addresses("api")
+        http, submission, submissions = (
+            self._bound(of_api, name, "api") for name in ("http", "submission", "submissions")
+        )
+        supervisor.pin(
+            "api",
+            POSTHOUSE_API_PORT=http.rpartition(":")[2],
+            POSTHOUSE_SUBMISSION_PORT=submission.rpartition(":")[2],
+            POSTHOUSE_SUBMISSIONS_PORT=submissions.rpartition(":")[2],
+        )
         supervisor.add("api", workers["api"])
         for service in workers:
             supervisor.wait_for_addresses(service)
         supervisor.wait_until_ready()
-        return http, smtp
+        return Bound(http, smtp, submission, submissions)
 
     def _bound(self, addresses: dict[str, str], name: str, service: str) -> str:
         if name not in addresses:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from posthouse.embedded.certificate import KeyPair
 from posthouse.embedded.process import without_libpq
 from posthouse.settings import Plan
 
@@ -59,14 +60,19 @@ def dsn_ingest(plan: Plan, base: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def api(plan: Plan, base: Mapping[str, str], relay: str) -> dict[str, str]:
-    """Return the environment of the api."""
+def api(plan: Plan, base: Mapping[str, str], relay: str, tls: KeyPair) -> dict[str, str]:
+    """Return the environment of the api; ``tls`` is what submission shows its clients."""
     return {
         **base,
         "POSTHOUSE_API_HOST": plan.host,
         "POSTHOUSE_API_PORT": str(plan.settings.http_port),
         "POSTHOUSE_API_REUSE_PORT": _flag(plan.workers["api"] > 1),
         "POSTHOUSE_RELAY": relay,
+        "POSTHOUSE_SUBMISSION_HOST": plan.host,
+        "POSTHOUSE_SUBMISSION_PORT": str(plan.settings.submission_port),
+        "POSTHOUSE_SUBMISSIONS_PORT": str(plan.settings.submissions_port),
+        "POSTHOUSE_TLS_CERT_FILE": str(tls.certificate),
+        "POSTHOUSE_TLS_KEY_FILE": str(tls.key),
     }
 
 

@@ -22,8 +22,6 @@ PASSWORD = "posthouse-demo"  # noqa: S105 - public by design, and for loopback o
 _MOST_WORKERS = 16
 
 _LATER = {
-    "submission_port": "SMTP submission",
-    "submissions_port": "SMTP submission",
     "incoming_webhook": "the webhook for inbound mail",
 }
 
@@ -43,11 +41,13 @@ class LocalSettings:
         int, _local("SMTP_PORT", "Inbound mail and reports; 0 takes a free one.", min=0, max=65535)
     ] = 1025
     submission_port: Annotated[
-        int | None, _local("SUBMISSION_PORT", "Submission by SMTP; not in this version.", min=0, max=65535)
-    ] = None
+        int,
+        _local("SUBMISSION_PORT", "Submission by SMTP with STARTTLS; 0 takes a free one.", min=0, max=65535),
+    ] = 1587
     submissions_port: Annotated[
-        int | None, _local("SUBMISSIONS_PORT", "Submission by SMTP over TLS; not in this version.", min=0, max=65535)
-    ] = None
+        int,
+        _local("SUBMISSIONS_PORT", "Submission by SMTP over TLS; 0 takes a free one.", min=0, max=65535),
+    ] = 1465
     outgoing_webhook: Annotated[
         str | None, _local("OUTGOING_WEBHOOK", "URL that hears what becomes of each delivery.", metavar="URL")
     ] = None
@@ -117,10 +117,7 @@ def plan(settings: LocalSettings) -> Plan:
     _refuse_later(settings)
     host = _host(settings.bind)
     loopback = ipaddress.ip_address(host).is_loopback
-    if settings.http_port == settings.smtp_port != 0:
-        raise ConfigurationError(
-            f"--http-port and --smtp-port are both {settings.http_port}: give them different ports"
-        )
+    _check_ports(settings)
     if settings.outgoing_webhook is not None:
         policy = OutboundPolicy(allow_private=loopback, allowed_ports=None)
         try:
@@ -158,6 +155,24 @@ def _refuse_later(settings: LocalSettings) -> None:
         )
     if settings.webhook_format != "posthouse":
         raise ConfigurationError(f"--webhook-format {settings.webhook_format!r} is unknown: give posthouse")
+
+
+def _check_ports(settings: LocalSettings) -> None:
+    taken: dict[int, str] = {}
+    for option_name, port in ports(settings):
+        if port and port in taken:
+            raise ConfigurationError(f"{taken[port]} and {option_name} are both {port}: give them different ports")
+        taken[port] = option_name
+
+
+def ports(settings: LocalSettings) -> tuple[tuple[str, int], ...]:
+    """Return every port that is listened on, with the option that sets it."""
+    return (
+        ("--http-port", settings.http_port),
+        ("--smtp-port", settings.smtp_port),
+        ("--submission-port", settings.submission_port),
+        ("--submissions-port", settings.submissions_port),
+    )
 
 
 def _host(bind: str) -> str:

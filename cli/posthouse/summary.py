@@ -20,6 +20,8 @@ class Running:
     http: str
     """``host:port``, as this machine reaches it."""
     smtp: str
+    submission: str
+    submissions: str
     database_url: str = field(repr=False)
     nats_url: str = field(repr=False)
     webhook_secret: str = field(repr=False)
@@ -49,8 +51,8 @@ def document(running: Running, workers: list[Worker]) -> dict[str, object]:
     return {
         "http_url": running.http_url,
         "smtp": running.smtp,
-        "submission": None,
-        "submissions": None,
+        "submission": running.submission,
+        "submissions": running.submissions,
         "login": running.demo.login,
         "password": running.demo.password,
         "account_key": running.demo.account_key,
@@ -75,6 +77,7 @@ def page(running: Running, announcement: Path, logs: Path) -> str:
         "Posthouse is ready.",
         "",
         f"  REST API     {running.http_url}/v1        documentation: {running.http_url}/docs",
+        f"  Submission   {running.submission} (STARTTLS offered)        {running.submissions} (TLS)",
         f"  Inbound SMTP {running.smtp}",
         f"  Delivery     {fate}",
     ]

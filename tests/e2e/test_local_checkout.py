@@ -73,7 +73,12 @@ def test_an_ordinary_user_without_a_home_runs_it_from_a_fresh_checkout(checkout:
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "https_proxy", "UV_DEFAULT_INDEX", "PIP_INDEX_URL"):
         if name in os.environ:
             environment[name] = os.environ[name]
-    command = [*as_ordinary_user(), "make", "run", "ARGS=--http-port 0 --smtp-port 0"]
+    command = [
+        *as_ordinary_user(),
+        "make",
+        "run",
+        "ARGS=--http-port 0 --smtp-port 0 --submission-port 0 --submissions-port 0",
+    ]
     log = checkout.parent / "output"
     with log.open("wb") as output:
         make = subprocess.Popen(

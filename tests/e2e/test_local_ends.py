@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
-from fakes.local_stack import LocalStack, gone, run_posthouse
+from fakes.local_stack import PORT_OPTIONS, LocalStack, gone, run_posthouse
 from fakes.waiting import eventually_sync
 from posthouse.embedded.nats import EmbeddedNats
 from posthouse.embedded.postgres import EmbeddedPostgres
@@ -77,7 +77,10 @@ def test_a_killed_stack_leaves_nothing_and_its_ports_are_free_for_the_next(tmp_p
         pids, info = stack.pids, stack.info
         number = send(stack)
         stack.kill()
-    ports = ["--http-port", info["http_url"].rpartition(":")[2], "--smtp-port", info["smtp"].rpartition(":")[2]]
+    keys = ("http_url", "smtp", "submission", "submissions")
+    ports = [
+        word for option, key in zip(PORT_OPTIONS, keys, strict=True) for word in (option, info[key].rpartition(":")[2])
+    ]
     with LocalStack(tmp_path / "data", *ports) as again:
         assert all(gone(pid) for pid in pids)
         assert again.info["http_url"] == info["http_url"]

@@ -12,6 +12,7 @@ from typing import Any, Self
 from fakes.waiting import eventually_sync
 
 START_SECONDS = 120
+PORT_OPTIONS = ("--http-port", "--smtp-port", "--submission-port", "--submissions-port")
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -54,7 +55,7 @@ class LocalStack:
 
     def launch(self) -> Self:
         """Start the process and return at once."""
-        ports = [word for name in ("--http-port", "--smtp-port") if name not in self.options for word in (name, "0")]
+        ports = [word for name in PORT_OPTIONS if name not in self.options for word in (name, "0")]
         command = [sys.executable, "-m", "posthouse", "local", "--data-dir", str(self.folder), *ports, *self.options]
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(

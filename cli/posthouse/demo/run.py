@@ -125,6 +125,8 @@ def _local(folder: Path, remote: Remote, receiver: Receiver) -> Command:
         "--bind": "127.0.0.1",
         "--http-port": "0",
         "--smtp-port": "0",
+        "--submission-port": "0",
+        "--submissions-port": "0",
         "--route": remote.address,
         "--outgoing-webhook": receiver.url,
     }

@@ -18,6 +18,7 @@ def checked(**given: Any) -> Plan:
 def test_the_defaults_are_those_of_the_contract() -> None:
     settings = LocalSettings()
     assert (settings.bind, settings.http_port, settings.smtp_port) == ("127.0.0.1", 8080, 1025)
+    assert (settings.submission_port, settings.submissions_port) == (1587, 1465)
     assert settings.data_dir == Path(".posthouse")
     result = checked()
     assert result.workers == {"api": 1, "delivery": 1, "hooks": 1, "dsn-ingest": 1}
@@ -29,8 +30,6 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"submission_port": 0}, "--submission-port"),
-        ({"submissions_port": 1465}, "--submissions-port"),
         ({"incoming_webhook": "http://127.0.0.1:9/"}, "--incoming-webhook"),
         ({"webhook_format": "mox"}, "--webhook-format mox"),
     ],
@@ -48,7 +47,8 @@ def test_what_is_not_there_yet_is_refused_in_one_line(given: dict[str, Any], wor
     [
         ({"webhook_format": "xml"}, "'xml' is unknown"),
         ({"bind": "somewhere"}, "--bind 'somewhere' is no IP address"),
-        ({"http_port": 2525, "smtp_port": 2525}, "both 2525"),
+        ({"http_port": 2525, "smtp_port": 2525}, "--http-port and --smtp-port are both 2525"),
+        ({"submissions_port": 1587}, "--submission-port and --submissions-port are both 1587"),
         ({"route": "mail.example"}, "not host:port"),
         ({"route": "::1:25"}, "not host:port"),
         ({"route": ":25"}, "not host:port"),
@@ -114,7 +114,7 @@ def test_other_variables_are_ignored_by_name() -> None:
 
 
 def test_every_option_can_be_given_as_a_variable() -> None:
-    refused = {"POSTHOUSE_LOCAL_SUBMISSION_PORT": "1587"}
+    refused = {"POSTHOUSE_LOCAL_SUBMISSION_PORT": "1465"}
     result = CliRunner().invoke(app, ["local"], env=refused)
     assert isinstance(result.exception, ConfigurationError)
     assert "--submission-port" in str(result.exception)

@@ -33,6 +33,8 @@ def running(**given: str) -> Running:
         demo=Demo(1, "demo@posthouse.test", "it's", "ph_account", "ph_admin"),
         http="127.0.0.1:8080",
         smtp="127.0.0.1:1025",
+        submission="127.0.0.1:1587",
+        submissions="127.0.0.1:1465",
         database_url="postgresql://",
         nats_url="nats://",
         webhook_secret="whsec_x",
@@ -86,7 +88,7 @@ def test_the_announcement_has_every_key_of_the_contract() -> None:
     content = document(running(), workers)
     assert set(content) == KEYS
     assert content["health"] == {"delivery": ["127.0.0.1:1"], "hooks": []}
-    assert content["submission"] is None
+    assert (content["submission"], content["submissions"]) == ("127.0.0.1:1587", "127.0.0.1:1465")
 
 
 def test_the_page_shows_urls_credentials_and_a_curl_that_sends() -> None:
@@ -94,6 +96,8 @@ def test_the_page_shows_urls_credentials_and_a_curl_that_sends() -> None:
     for part in (
         "http://127.0.0.1:8080/v1",
         "127.0.0.1:1025",
+        "127.0.0.1:1587",
+        "127.0.0.1:1465",
         "demo@posthouse.test",
         "ph_account",
         "ph_admin",
