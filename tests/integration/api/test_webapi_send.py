@@ -317,3 +317,23 @@ async def test_a_whole_message_with_files_of_the_json_and_of_the_form(there: Wor
     assert row is not None
     assert (row["door"], row["extra"]) == ("webapi", '{"": "", "a-b": "1", "UPPER": "2"}')
     assert row["require_tls"] is False
+
+
+@pytest.mark.parametrize(
+    ("given", "stored_"),
+    [
+        pytest.param({"RequireTLS": True}, True, id="72-true"),
+        pytest.param({"RequireTLS": False}, False, id="72-false"),
+        pytest.param({}, None, id="72-absent"),
+    ],
+)
+async def test_what_is_asked_of_tls_is_stored_and_no_header_says_it(
+    there: World, given: dict[str, bool], *, stored_: bool | None
+) -> None:
+    sent = await there.mox.call("Send", {**HELLO, **given})
+    found = await there.pool.fetchval(
+        "SELECT m.require_tls FROM message m JOIN delivery d ON d.message_id = m.id WHERE d.id = $1",
+        sent["Submissions"][0]["QueueMsgID"],
+    )
+    assert found is stored_
+    assert (await stored(there.pool, sent))["TLS-Required"] is None
