@@ -27,7 +27,7 @@ Tell = Callable[[str], None]
 """Receives one line for a person."""
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: somebody asked us to stop while we waited
+class Interrupted(Exception):
     """The wait was given up because a stop was asked for."""
 
 
