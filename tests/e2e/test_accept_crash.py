@@ -22,8 +22,8 @@ class Answers:
     unanswered: set[str] = field(default_factory=set)
 
 
-async def hand_in(stack: Stack, api: Service, url: str, answers: Answers, caller: int) -> None:
-    """Hand in messages until nobody answers any more; with enough answers on record, kill the api."""
+async def hand_in(stack: Stack, url: str, answers: Answers, caller: int) -> None:
+    """Hand in messages until nobody answers any more."""
     for number in itertools.count():
         recipient = f"r{number}@caller{caller}.example"
         mail = {"from": "demo@posthouse.test", "to": [recipient], "subject": "Hello", "text": "Hello.\n"}
@@ -34,8 +34,16 @@ async def hand_in(stack: Stack, api: Service, url: str, answers: Answers, caller
             return
         assert answer.status_code == 202, answer.text
         answers.accepted[answer.json()["id"]] = recipient
-        if len(answers.accepted) == KILL_AFTER:
-            api.kill()
+
+
+async def kill_while_it_stores(stack: Stack, api: Service, answers: Answers) -> None:
+    """Kill the api when it has answered often, and stands at a locked table with the next messages."""
+    await eventually(lambda: len(answers.accepted) >= KILL_AFTER, 30, what="answers")
+    async with stack.pool.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE message IN SHARE MODE")
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'posthouse-api' AND wait_event_type = 'Lock'"
+        await eventually(lambda: stack.pool.fetchval(waiting), 10, what="messages at the lock")
+        api.kill()
 
 
 async def test_every_message_that_was_answered_with_202_is_there_after_a_crash_of_the_api_and_is_sent_once(
@@ -45,7 +53,8 @@ async def test_every_message_that_was_answered_with_202_is_there_after_a_crash_o
     answers, url = Answers(), stack.api_url
     async with asyncio.TaskGroup() as group:
         for caller in range(CALLERS):
-            group.create_task(hand_in(stack, processes["api"], url, answers, caller))
+            group.create_task(hand_in(stack, url, answers, caller))
+        group.create_task(kill_while_it_stores(stack, processes["api"], answers))
     assert len(answers.accepted) >= KILL_AFTER
     assert len(answers.unanswered) == CALLERS
 
