@@ -62,12 +62,16 @@ class Courier:
     def __init__(self, tools: Tools, metrics: Metrics) -> None:
         self._tools = tools
         self._sites: dict[int, SiteName] = {}
+        self._runs: set[_Run] = set()
+        self.answer_lost = False
+        """A claim for more may have been made whose answer never came; whoever recovers from it clears this."""
         self._attempts = metrics.counter("attempts", "Attempts by what became of them.", ("result",))
         self._seconds = metrics.seconds("attempt", "From the start gate to the last reply.", ("result",))
 
     async def serve(self, slot: Slot, claimed: list[Claimed], stop: asyncio.Event) -> None:
         """Send what was claimed for the slot, and what can be claimed after it, until the site has no more."""
         run = _Run(self, slot)
+        self._runs.add(run)
         try:
             while claimed:
                 run.hold(claimed)
@@ -87,7 +91,15 @@ class Courier:
                 now="what had not started is given back",
             )
         finally:
-            await run.close()
+            try:
+                await run.close()
+            finally:
+                self._runs.discard(run)
+
+    @property
+    def held(self) -> set[int]:
+        """Deliveries that slots hold and have not started."""
+        return {delivery_id for run in self._runs for delivery_id in run.unstarted}
 
     def record(self, site: SiteName, mail: Mail, outcome: Outcome, seconds: float) -> None:
         """Count and log one attempt: the one wide line of it."""
@@ -134,6 +146,7 @@ class Courier:
                     )
                 )
         except CONNECTION_LOST:
+            self.answer_lost = True
             return []  # the slot goes back; whoever claims next finds the rest
 
 
@@ -146,14 +159,14 @@ class _Run:
         self._courier = courier
         self._tools = courier.tools
         self._slot = slot
-        self._unstarted: set[int] = set()
+        self.unstarted: set[int] = set()
         """What we hold and must give back whatever happens."""
         self._ahead = asyncio.Semaphore(UNSETTLED_AHEAD)
         self._settling: set[asyncio.Task[None]] = set()
 
     def hold(self, claimed: Sequence[Claimed]) -> None:
         """Remember what was claimed until it is started, stopped or given back."""
-        self._unstarted.update(row.id for row in claimed)
+        self.unstarted.update(row.id for row in claimed)
 
     async def load(self, claimed: Sequence[Claimed]) -> list[Mail]:
         """Read the mails; a queue row without its record can go nowhere: it is held, with a line in the log."""
@@ -162,7 +175,7 @@ class _Run:
         if missing:
             _log.error("queue_row_without_record", delivery_ids=sorted(missing), now="held")
             await self._tools.ledger.release(self._slot.worker_id, sorted(missing), hold=True)
-            self._unstarted -= missing
+            self.unstarted -= missing
         return mails
 
     async def reroute(self, mails: list[Mail]) -> list[Mail]:
@@ -182,7 +195,7 @@ class _Run:
                     for mail, site in moves
                 ]
                 await relane(connection, self._slot.worker_id, lanes)
-            self._unstarted.difference_update(delivery_id for delivery_id, _ in lanes)
+            self.unstarted.difference_update(delivery_id for delivery_id, _ in lanes)
         return here
 
     async def judge(self, mails: list[Mail]) -> list[Mail]:
@@ -221,7 +234,7 @@ class _Run:
         try:
             if self._settling:
                 await asyncio.wait(self._settling)
-            await self._tools.ledger.release(self._slot.worker_id, sorted(self._unstarted))
+            await self._tools.ledger.release(self._slot.worker_id, sorted(self.unstarted))
         finally:
             if self.line is not None:
                 await self.line.close()
@@ -262,7 +275,7 @@ class _Run:
         if gate.verdict is not Verdict.START:
             await self._stopped(mail, gate.verdict)
             return False
-        self._unstarted.discard(mail.delivery_id)
+        self.unstarted.discard(mail.delivery_id)
         begun = asyncio.get_running_loop().time()
         if trouble is None and self.line is not None:
             result = await self.line.send(mail, content)
@@ -305,4 +318,4 @@ class _Run:
                 await ledger.settle(Outcome(mail.delivery_id, Source.GATE, EventType.CANCELED, worker_id=worker_id))
             case Verdict.NOT_OURS | Verdict.START:
                 pass
-        self._unstarted.discard(mail.delivery_id)
+        self.unstarted.discard(mail.delivery_id)

@@ -47,7 +47,7 @@ class Worker:
         self._lease = lease
         self._settings = settings
         self._random = random
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: dict[asyncio.Task[None], Slot] = {}
         self._stop = asyncio.Event()
 
     @property
@@ -78,16 +78,25 @@ class Worker:
         for slot_id, claimed in by_slot.items():
             slot = Slot(slot_id, claimed[0].site_id, worker_id)
             task = asyncio.create_task(self._serve(slot, claimed), name=f"slot {slot_id}")
-            self._serving.add(task)
+            self._serving[task] = slot
             task.add_done_callback(self._served)
         return bool(rows) or woken == _WAKES
 
     async def _claim(self, worker_id: int, free: int) -> tuple[int, list[Claimed]]:
         async with self._claims.acquire() as connection:
+            if self._courier.answer_lost:
+                slots = [slot.id for slot in self._serving.values()]
+                recovered = await DELIVERIES.recover(connection, worker_id, self._courier.held, slots)
+                _log.warning("claims_recovered", worker_id=worker_id, rows=recovered)
+                self._courier.answer_lost = False
             woken = await DELIVERIES.drain(connection, limit=_WAKES)
-            rows = await DELIVERIES.claim(
-                connection, worker_id, sites=min(free, SITES_PER_CLAIM), lanes=LANES_PER_SITE, rows=ROWS_PER_LANE
-            )
+            try:
+                rows = await DELIVERIES.claim(
+                    connection, worker_id, sites=min(free, SITES_PER_CLAIM), lanes=LANES_PER_SITE, rows=ROWS_PER_LANE
+                )
+            except CONNECTION_LOST:
+                self._courier.answer_lost = True
+                raise
         return woken, rows
 
     async def _serve(self, slot: Slot, claimed: list[Claimed]) -> None:
@@ -107,7 +116,7 @@ class Worker:
                 return
 
     def _served(self, task: "asyncio.Task[None]") -> None:
-        self._serving.discard(task)
+        del self._serving[task]
         self.heard.set()  # there is room again, and perhaps more for that site
         if not task.cancelled() and task.exception() is not None:
             # What it held unstarted is released with our lease, what it had started is counted as lost.
@@ -116,7 +125,7 @@ class Worker:
     async def _finish(self) -> None:
         if not self._serving:
             return
-        _, late = await asyncio.wait(self._serving, timeout=self._settings.grace_seconds)
+        _, late = await asyncio.wait(list(self._serving), timeout=self._settings.grace_seconds)
         for task in late:
             task.cancel()
         if late:

@@ -66,6 +66,9 @@ class Ledger:
         )
         self._slots = Coalescer[tuple[int, int], None](self._return_batch, whole=CONNECTION_LOST)
 
+        self.answer_lost = False
+        """A claim may have been made whose answer never came; whoever recovers from it clears this."""
+
     async def start(self, worker_id: int, call_id: int) -> Started | None:
         """Pass the gate just before the request; None where the call may not be made, which is written already."""
         while True:
@@ -103,6 +106,7 @@ class Ledger:
             async with self._claims.acquire() as connection:
                 return await with_fresh_plans(lambda: CALLS.refill(connection, worker_id, slot_id, lanes=1, rows=rows))
         except (*CONNECTION_LOST, *_PASSING):
+            self.answer_lost = True
             return []  # the slot goes back; whoever claims next finds the rest
 
     async def release(self, worker_id: int, call_ids: Sequence[int]) -> None:
