@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -63,18 +63,23 @@ class Courier:
         self._tools = tools
         self._sites: dict[int, SiteName] = {}
         self._runs: set[_Run] = set()
+        self.claiming = asyncio.Lock()
+        """Held by whoever claims until it has noted what it holds: recovering must not mistake an answer on its way for a lost one."""
         self.answer_lost = False
         """A claim for more may have been made whose answer never came; whoever recovers from it clears this."""
         self._attempts = metrics.counter("attempts", "Attempts by what became of them.", ("result",))
         self._seconds = metrics.seconds("attempt", "From the start gate to the last reply.", ("result",))
 
-    async def serve(self, slot: Slot, claimed: list[Claimed], stop: asyncio.Event) -> None:
-        """Send what was claimed for the slot, and what can be claimed after it, until the site has no more."""
+    def serve(self, slot: Slot, claimed: list[Claimed], stop: asyncio.Event) -> Coroutine[None, None, None]:
+        """Note what was claimed for the slot at once; the coroutine sends it, and what can be claimed after it, until the site has no more."""
         run = _Run(self, slot)
+        run.hold(claimed)
         self._runs.add(run)
+        return self._serve(run, slot, claimed, stop)
+
+    async def _serve(self, run: "_Run", slot: Slot, claimed: list[Claimed], stop: asyncio.Event) -> None:
         try:
             while claimed:
-                run.hold(claimed)
                 run.site = await self._site(slot.site_id)
                 mails = await run.load(claimed)
                 mails = await run.reroute(mails)
@@ -82,7 +87,7 @@ class Courier:
                     mails = await run.judge(mails)  # nothing is dialed for what would be stopped
                 if not await run.send_all(mails, stop) or stop.is_set():
                     break
-                claimed = await self._refill(slot)
+                claimed = await self._refill(run, slot)
         except CONNECTION_LOST as error:
             _log.warning(
                 "slot_lost_database",
@@ -137,14 +142,16 @@ class Courier:
             self._sites[site_id] = known
         return known
 
-    async def _refill(self, slot: Slot) -> list[Claimed]:
+    async def _refill(self, run: "_Run", slot: Slot) -> list[Claimed]:
         try:
-            async with self._tools.pool.acquire() as connection:
-                return await with_fresh_plans(
+            async with self.claiming, self._tools.pool.acquire() as connection:
+                claimed = await with_fresh_plans(
                     lambda: DELIVERIES.refill(
                         connection, slot.worker_id, slot.id, lanes=LANES_PER_REFILL, rows=ROWS_PER_REFILL
                     )
                 )
+                run.hold(claimed)
+                return claimed
         except CONNECTION_LOST:
             self.answer_lost = True
             return []  # the slot goes back; whoever claims next finds the rest

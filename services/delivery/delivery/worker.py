@@ -1,6 +1,7 @@
 """Claims sites as long as there is room for sessions, and has each served by a task of its own."""
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from random import Random
 
@@ -77,13 +78,14 @@ class Worker:
             by_slot.setdefault(row.slot_id, []).append(row)
         for slot_id, claimed in by_slot.items():
             slot = Slot(slot_id, claimed[0].site_id, worker_id)
-            task = asyncio.create_task(self._serve(slot, claimed), name=f"slot {slot_id}")
+            work = self._courier.serve(slot, claimed, self._stop)
+            task = asyncio.create_task(self._serve(slot, work), name=f"slot {slot_id}")
             self._serving[task] = slot
             task.add_done_callback(self._served)
         return bool(rows) or woken == _WAKES
 
     async def _claim(self, worker_id: int, free: int) -> tuple[int, list[Claimed]]:
-        async with self._claims.acquire() as connection:
+        async with self._courier.claiming, self._claims.acquire() as connection:
             if self._courier.answer_lost:
                 slots = [slot.id for slot in self._serving.values()]
                 recovered = await DELIVERIES.recover(connection, worker_id, self._courier.held, slots)
@@ -99,9 +101,9 @@ class Worker:
                 raise
         return woken, rows
 
-    async def _serve(self, slot: Slot, claimed: list[Claimed]) -> None:
+    async def _serve(self, slot: Slot, work: Coroutine[None, None, None]) -> None:
         try:
-            await self._courier.serve(slot, claimed, self._stop)
+            await work
         finally:
             await self._return(slot)
 

@@ -40,7 +40,6 @@ class Worker:
         self._ids = ids
         self._interrupted = False
         """The last turn did not come to its end, because the database went away: what it had claimed waits under our name."""
-        self._interrupted = False
         self._read = metrics.counter("read", "Received messages read, by kind.", ("kind",))
 
     async def run(self, stop: asyncio.Event, *, poll_seconds: float, random: Random) -> None:

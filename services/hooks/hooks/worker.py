@@ -61,7 +61,7 @@ class Worker:
         tools = self._tools
         sites = min(tools.room.free, tools.room.size - len(self._serving), SITES_PER_CLAIM)
         worker_id = self._lease.worker_id
-        async with self._claims.acquire() as connection:
+        async with tools.ledger.claiming, self._claims.acquire() as connection:
             if tools.ledger.answer_lost:
                 await self._recover(connection, worker_id)
             woken = await CALLS.drain(connection, limit=_WAKES)

@@ -147,15 +147,6 @@ async def release(connection: Connection, worker_id: int) -> None:
     await connection.execute(_RELEASE, worker_id)
 
 
-async def give_back(connection: Connection, worker_id: int) -> int:
-    """Give back everything a worker holds, whether it knows of it or not; return how many messages that were."""
-    rows = await connection.fetch(
-        "UPDATE inbound_queue SET worker_id = NULL, started_at = NULL WHERE worker_id = $1 RETURNING inbound_message_id",
-        worker_id,
-    )
-    return len(rows)
-
-
 async def body(connection: Connection, body_id: int) -> bytes:
     """Return the raw bytes of a received message."""
     return b"".join([row["bytes"] for row in await connection.fetch(_BODY, body_id)])
