@@ -117,6 +117,10 @@ class Line:
         """Say goodbye."""
         await self._session.quit()
 
+    def abort(self) -> None:
+        """Hang up."""
+        self._session.abort()
+
     async def _try(self, mail: Mail, content: bytes) -> tuple[Result, bool]:
         """Return the result, and whether the session ended before the server took any notice of the mail."""
         session = self._session

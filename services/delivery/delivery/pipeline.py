@@ -97,7 +97,7 @@ class Courier:
             )
         finally:
             try:
-                await run.close()
+                await run.close(stop)
             finally:
                 self._runs.discard(run)
 
@@ -236,14 +236,17 @@ class _Run:
             await self._attempt(mail)
         return True
 
-    async def close(self) -> None:
-        """Wait for the results, give back what was not started, end the session."""
+    async def close(self, stop: asyncio.Event) -> None:
+        """Wait for the results, give back what was not started, end the session; where the grace period is over, end it at once."""
         try:
-            if self._settling:
+            if self._settling and not _cut_off():
                 await asyncio.wait(self._settling)
-            await self._tools.ledger.release(self._slot.worker_id, sorted(self.unstarted))
+            if not stop.is_set():  # who stops gives everything back at once, by leaving
+                await self._tools.ledger.release(self._slot.worker_id, sorted(self.unstarted))
         finally:
-            if self.line is not None:
+            if self.line is not None and _cut_off():
+                self.line.abort()
+            elif self.line is not None:
                 await self.line.close()
 
     async def _attempt(self, mail: Mail, trouble: Result | None = None) -> None:
@@ -326,3 +329,9 @@ class _Run:
             case Verdict.NOT_OURS | Verdict.START:
                 pass
         self.unstarted.discard(mail.delivery_id)
+
+
+def _cut_off() -> bool:
+    """Whether the slot's task was cancelled: nothing may be waited for any more."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -108,7 +108,7 @@ class Worker:
             await self._return(slot)
 
     async def _return(self, slot: Slot) -> None:
-        while True:
+        while not self._stop.is_set():  # who stops gives all its slots back at once, by leaving
             try:
                 async with self._claims.acquire() as connection:
                     await DELIVERIES.return_slots(connection, slot.worker_id, [slot.id])

@@ -142,6 +142,19 @@ async def test_a_worker_that_loses_its_database_with_rows_in_hand_gives_them_bac
         assert sorted(m.recipients[0] for m in server.messages) == sorted(f"u{n}@b.test" for n in range(120))
 
 
+async def test_a_stop_comes_to_its_end_without_a_database(open_site: OpenSite, database_url: str) -> None:
+    """As when a whole stack is killed: the services are asked to stop, and their Postgres is gone already."""
+    async with ScriptedSmtpServer(Script(stall="message")) as server:
+        site = await open_site(server)
+        await site.accept(*(f"u{n}@b.test" for n in range(5)))
+        running = await site.start(grace=0.3, timeout=60)
+        await eventually(lambda: server.sessions and any(c.startswith("DATA") for c in server.sessions[0].commands))
+        await _sever(database_url, allow=False)
+        async with asyncio.timeout(20):
+            await running.finish()
+        await _sever(database_url, allow=True)
+
+
 async def test_no_transaction_is_open_while_a_mail_server_is_waited_for(open_site: OpenSite) -> None:
     async with ScriptedSmtpServer(Script(stall="message")) as server:
         site = await open_site(server)
