@@ -111,22 +111,3 @@ async def test_every_service_finishes_what_it_has_in_hand_gives_back_the_rest_an
     await stack.start("delivery")
     await eventually(lambda: len(server.received()) == len(recipients) + 1, 20)
     assert set(server.received().values()) == {1}
-
-
-async def test_a_transaction_that_outlasts_the_grace_period_is_cut_and_tried_again_later(
-    stack: Stack, server: HoldingSmtpServer
-) -> None:
-    await stack.start("api")
-    server.hold.add(HELD)
-    worker = await stack.start("delivery", grace_seconds=1)
-    await stack.send(HELD)
-    await eventually(lambda: server.held, 20, what="mail under way")
-    worker.terminate()
-    assert await worker.ended() == 0
-    assert worker.logged("grace_period_over")
-
-    server.release()
-    await stack.start("delivery")
-    await stack.quiet()
-    assert await stack.states() == {HELD: "delivered"}
-    assert server.received() == {HELD: 2}

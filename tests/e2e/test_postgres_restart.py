@@ -3,7 +3,7 @@
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import aiosmtplib
 import pytest
@@ -11,7 +11,7 @@ from standardwebhooks.webhooks import Webhook
 
 from e2e.conftest import OpenStack
 from fakes.smtp_server import Message
-from fakes.stack import HoldingSmtpServer, Service, Stack
+from fakes.stack import SERVICES, HoldingSmtpServer, Service, Stack
 from fakes.waiting import eventually
 from fakes.webhook_receiver import Behaviour, Received, WebhookReceiver
 from posthouse.embedded.postgres import EmbeddedPostgres, PostgresOptions
@@ -36,12 +36,12 @@ def stop(postgres: EmbeddedPostgres, how: signal.Signals) -> None:
     assert postgres.child.exit_code is not None
 
 
-async def missed_beats(processes: dict[str, Service], already: dict[str, int]) -> None:
+async def missed_beats(processes: Sequence[Service], already: Mapping[int, int]) -> None:
     """Wait until every process has missed more beats than it takes to be declared dead."""
 
     def silent() -> bool:
-        missed = {name: len(process.logged("heartbeat_missed")) for name, process in processes.items()}
-        return all(missed[name] - already[name] > DEAD_AFTER_BEATS for name in missed)
+        missed = {process.pid: len(process.logged("heartbeat_missed")) for process in processes}
+        return all(missed[pid] - already[pid] > DEAD_AFTER_BEATS for pid in missed)
 
     await eventually(silent, 30, what="enough missed heartbeats")
 
@@ -57,15 +57,14 @@ async def turned_away(stack: Stack) -> None:
 
 async def outage(stack: Stack, postgres: EmbeddedPostgres, how: signal.Signals, server: HoldingSmtpServer) -> None:
     """Take Postgres away while mail is in flight, let that mail be answered, and bring Postgres back."""
-    processes = {service.name: service for service in stack.services}
-    already = {name: len(process.logged("heartbeat_missed")) for name, process in processes.items()}
+    already = {process.pid: len(process.logged("heartbeat_missed")) for process in stack.services}
     stop(postgres, how)
     server.release()  # the replies come when they cannot be written
     await turned_away(stack)
-    for process in processes.values():
+    for process in stack.services:
         assert (await stack.http.get(process.health_url + "/livez")).status_code == 200
         assert (await stack.http.get(process.health_url + "/readyz")).status_code == 503
-    await missed_beats(processes, already)
+    await missed_beats(stack.services, already)
     postgres.start()
 
 
@@ -144,7 +143,7 @@ async def test_workers_that_live_through_an_outage_of_postgres_send_nothing_twic
 ) -> None:
     await upgrade(postgres.url)
     stack = await open_stack(postgres.url, relay=server.address)
-    processes = await stack.start_all()
+    await stack.start_all(*SERVICES, "delivery")  # two, of which neither may bury the other
     secret = await stack.hook(receiver.url)
     recipients: list[str] = []
 
@@ -164,7 +163,7 @@ async def test_workers_that_live_through_an_outage_of_postgres_send_nothing_twic
         assert promised
         assert promised <= await filed(stack)
 
-    for process in processes.values():
+    for process in stack.services:
         assert process.exit_code is None
         assert (await stack.http.get(process.health_url + "/readyz")).status_code == 200
         assert not process.logged("worker_reaped")

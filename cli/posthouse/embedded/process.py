@@ -21,13 +21,14 @@ LOG_BYTES = 10 * 1024 * 1024
 """A log larger than this is set aside when its child starts."""
 
 _POLL_SECONDS = 0.02
+_WRAPPER_SECONDS, _WRAPPER_POLL_SECONDS = 5.0, 0.001
 _TAIL_BYTES = 8192
 
 Tell = Callable[[str], None]
 """Receives one line for a person."""
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: somebody asked us to stop while we waited
+class Interrupted(Exception):
     """The wait was given up because a stop was asked for."""
 
 
@@ -84,6 +85,8 @@ class Child:
                 start_new_session=True,
                 pass_fds=command.held,
             )
+        if by_kernel:
+            _wait_until_replaced(self._process, Path(str(setpriv)))
         self._guard = None if by_kernel else _start_guard(self._process.pid, command.death_signal)
         self.log = command.log
         self.ended_by_us = False
@@ -157,6 +160,19 @@ class Child:
                 self._guard.stdin.close()
             self._guard.wait()
             self._guard = None
+
+
+def _wait_until_replaced(process: subprocess.Popen[bytes], wrapper: Path) -> None:
+    """Return once ``wrapper`` has become the program it starts: from then on the kernel ends the child with us."""
+    program, wrapper = Path(f"/proc/{process.pid}/exe"), wrapper.resolve()
+    deadline = time.monotonic() + _WRAPPER_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if program.resolve(strict=True) != wrapper:
+                return
+        except OSError:  # it ends right now, or /proc may not be read here
+            return
+        time.sleep(_WRAPPER_POLL_SECONDS)
 
 
 def _start_guard(pid: int, number: signal.Signals) -> subprocess.Popen[bytes]:

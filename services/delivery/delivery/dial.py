@@ -117,10 +117,16 @@ class Line:
         """Say goodbye."""
         await self._session.quit()
 
+    def abort(self) -> None:
+        """Hang up."""
+        self._session.abort()
+
     async def _try(self, mail: Mail, content: bytes) -> tuple[Result, bool]:
         """Return the result, and whether the session ended before the server took any notice of the mail."""
         session = self._session
-        transaction = Transaction.of(mail.mail_from, (mail.recipient,), content, smtputf8=mail.smtputf8)
+        # An address outside ASCII needs it too (RFC 6531 3.4), a Bcc for one, which the header does not show.
+        smtputf8 = mail.smtputf8 or not (mail.mail_from + mail.recipient).isascii()
+        transaction = Transaction.of(mail.mail_from, (mail.recipient,), content, smtputf8=smtputf8)
         try:
             sent = await session.send(transaction)
         except SmtpConnectionLostError as error:

@@ -37,7 +37,7 @@ class Ledger:
         self._pool = pool
         self._bell = bell
         self._lease = lease
-        self._starts = Coalescer[tuple[int, Candidate], Gate](
+        self._starts = Coalescer[tuple[int, Candidate, bool], Gate](
             self._start_batch, whole=CONNECTION_LOST, limits=Limits(items=128)
         )
         self._results = Coalescer[Outcome, None](
@@ -54,11 +54,13 @@ class Ledger:
 
     async def start(self, worker_id: int, candidate: Candidate) -> Gate:
         """Pass the gate just before MAIL FROM; the attempt is on record when this returns START."""
+        repeated = False
         while True:
             await self._lease.wait_until_may_start()
             try:
-                return await self._starts.submit((worker_id, candidate))
+                return await self._starts.submit((worker_id, candidate, repeated))
             except CONNECTION_LOST:
+                repeated = True
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def settle(self, outcome: Outcome) -> None:
@@ -99,16 +101,17 @@ class Ledger:
             except CONNECTION_LOST:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _start_batch(self, items: Sequence[tuple[int, Candidate]]) -> list[Gate]:
+    async def _start_batch(self, items: Sequence[tuple[int, Candidate, bool]]) -> list[Gate]:
         gates = await with_fresh_plans(lambda: self._start_once(items))
-        return [gates[candidate.delivery_id] for _, candidate in items]
+        return [gates[candidate.delivery_id] for _, candidate, _ in items]
 
-    async def _start_once(self, items: Sequence[tuple[int, Candidate]]) -> dict[int, Gate]:
+    async def _start_once(self, items: Sequence[tuple[int, Candidate, bool]]) -> dict[int, Gate]:
         gates: dict[int, Gate] = {}
+        repeated = {candidate.delivery_id for _, candidate, repeated in items if repeated}
         async with self._pool.acquire() as connection:
-            for worker_id in {worker_id for worker_id, _ in items}:  # more than one only after we were declared dead
-                mine = [candidate for owner, candidate in items if owner == worker_id]
-                gates |= await starts.start(connection, worker_id, mine)
+            for worker_id in {owner for owner, _, _ in items}:  # more than one only after we were declared dead
+                mine = [candidate for owner, candidate, _ in items if owner == worker_id]
+                gates |= await starts.start(connection, worker_id, mine, repeated=repeated)
         return gates
 
     async def _settle_batch(self, batch: Sequence[Outcome]) -> list[None]:

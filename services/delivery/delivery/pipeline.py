@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -62,15 +62,24 @@ class Courier:
     def __init__(self, tools: Tools, metrics: Metrics) -> None:
         self._tools = tools
         self._sites: dict[int, SiteName] = {}
+        self._runs: set[_Run] = set()
+        self.claiming = asyncio.Lock()
+        """Held by whoever claims until it has noted what it holds: recovering must not mistake an answer on its way for a lost one."""
+        self.answer_lost = False
+        """A claim for more may have been made whose answer never came; whoever recovers from it clears this."""
         self._attempts = metrics.counter("attempts", "Attempts by what became of them.", ("result",))
         self._seconds = metrics.seconds("attempt", "From the start gate to the last reply.", ("result",))
 
-    async def serve(self, slot: Slot, claimed: list[Claimed], stop: asyncio.Event) -> None:
-        """Send what was claimed for the slot, and what can be claimed after it, until the site has no more."""
+    def serve(self, slot: Slot, claimed: list[Claimed], stop: asyncio.Event) -> Coroutine[None, None, None]:
+        """Note what was claimed for the slot at once; the coroutine sends it, and what can be claimed after it, until the site has no more."""
         run = _Run(self, slot)
+        run.hold(claimed)
+        self._runs.add(run)
+        return self._serve(run, slot, claimed, stop)
+
+    async def _serve(self, run: "_Run", slot: Slot, claimed: list[Claimed], stop: asyncio.Event) -> None:
         try:
             while claimed:
-                run.hold(claimed)
                 run.site = await self._site(slot.site_id)
                 mails = await run.load(claimed)
                 mails = await run.reroute(mails)
@@ -78,7 +87,7 @@ class Courier:
                     mails = await run.judge(mails)  # nothing is dialed for what would be stopped
                 if not await run.send_all(mails, stop) or stop.is_set():
                     break
-                claimed = await self._refill(slot)
+                claimed = await self._refill(run, slot)
         except CONNECTION_LOST as error:
             _log.warning(
                 "slot_lost_database",
@@ -87,7 +96,15 @@ class Courier:
                 now="what had not started is given back",
             )
         finally:
-            await run.close()
+            try:
+                await run.close(stop)
+            finally:
+                self._runs.discard(run)
+
+    @property
+    def held(self) -> set[int]:
+        """Deliveries that slots hold and have not started."""
+        return {delivery_id for run in self._runs for delivery_id in run.unstarted}
 
     def record(self, site: SiteName, mail: Mail, outcome: Outcome, seconds: float) -> None:
         """Count and log one attempt: the one wide line of it."""
@@ -125,15 +142,18 @@ class Courier:
             self._sites[site_id] = known
         return known
 
-    async def _refill(self, slot: Slot) -> list[Claimed]:
+    async def _refill(self, run: "_Run", slot: Slot) -> list[Claimed]:
         try:
-            async with self._tools.pool.acquire() as connection:
-                return await with_fresh_plans(
+            async with self.claiming, self._tools.pool.acquire() as connection:
+                claimed = await with_fresh_plans(
                     lambda: DELIVERIES.refill(
                         connection, slot.worker_id, slot.id, lanes=LANES_PER_REFILL, rows=ROWS_PER_REFILL
                     )
                 )
+                run.hold(claimed)
+                return claimed
         except CONNECTION_LOST:
+            self.answer_lost = True
             return []  # the slot goes back; whoever claims next finds the rest
 
 
@@ -146,14 +166,14 @@ class _Run:
         self._courier = courier
         self._tools = courier.tools
         self._slot = slot
-        self._unstarted: set[int] = set()
+        self.unstarted: set[int] = set()
         """What we hold and must give back whatever happens."""
         self._ahead = asyncio.Semaphore(UNSETTLED_AHEAD)
         self._settling: set[asyncio.Task[None]] = set()
 
     def hold(self, claimed: Sequence[Claimed]) -> None:
         """Remember what was claimed until it is started, stopped or given back."""
-        self._unstarted.update(row.id for row in claimed)
+        self.unstarted.update(row.id for row in claimed)
 
     async def load(self, claimed: Sequence[Claimed]) -> list[Mail]:
         """Read the mails; a queue row without its record can go nowhere: it is held, with a line in the log."""
@@ -162,7 +182,7 @@ class _Run:
         if missing:
             _log.error("queue_row_without_record", delivery_ids=sorted(missing), now="held")
             await self._tools.ledger.release(self._slot.worker_id, sorted(missing), hold=True)
-            self._unstarted -= missing
+            self.unstarted -= missing
         return mails
 
     async def reroute(self, mails: list[Mail]) -> list[Mail]:
@@ -182,7 +202,7 @@ class _Run:
                     for mail, site in moves
                 ]
                 await relane(connection, self._slot.worker_id, lanes)
-            self._unstarted.difference_update(delivery_id for delivery_id, _ in lanes)
+            self.unstarted.difference_update(delivery_id for delivery_id, _ in lanes)
         return here
 
     async def judge(self, mails: list[Mail]) -> list[Mail]:
@@ -216,14 +236,17 @@ class _Run:
             await self._attempt(mail)
         return True
 
-    async def close(self) -> None:
-        """Wait for the results, give back what was not started, end the session."""
+    async def close(self, stop: asyncio.Event) -> None:
+        """Wait for the results, give back what was not started, end the session; where the grace period is over, end it at once."""
         try:
-            if self._settling:
+            if self._settling and not _cut_off():
                 await asyncio.wait(self._settling)
-            await self._tools.ledger.release(self._slot.worker_id, sorted(self._unstarted))
+            if not stop.is_set():  # who stops gives everything back at once, by leaving
+                await self._tools.ledger.release(self._slot.worker_id, sorted(self.unstarted))
         finally:
-            if self.line is not None:
+            if self.line is not None and _cut_off():
+                self.line.abort()
+            elif self.line is not None:
                 await self.line.close()
 
     async def _attempt(self, mail: Mail, trouble: Result | None = None) -> None:
@@ -262,7 +285,7 @@ class _Run:
         if gate.verdict is not Verdict.START:
             await self._stopped(mail, gate.verdict)
             return False
-        self._unstarted.discard(mail.delivery_id)
+        self.unstarted.discard(mail.delivery_id)
         begun = asyncio.get_running_loop().time()
         if trouble is None and self.line is not None:
             result = await self.line.send(mail, content)
@@ -305,4 +328,10 @@ class _Run:
                 await ledger.settle(Outcome(mail.delivery_id, Source.GATE, EventType.CANCELED, worker_id=worker_id))
             case Verdict.NOT_OURS | Verdict.START:
                 pass
-        self._unstarted.discard(mail.delivery_id)
+        self.unstarted.discard(mail.delivery_id)
+
+
+def _cut_off() -> bool:
+    """Whether the slot's task was cancelled: nothing may be waited for any more."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,6 +1,7 @@
 """Claims sites as long as there is room for sessions, and has each served by a task of its own."""
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from random import Random
 
@@ -47,7 +48,7 @@ class Worker:
         self._lease = lease
         self._settings = settings
         self._random = random
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: dict[asyncio.Task[None], Slot] = {}
         self._stop = asyncio.Event()
 
     @property
@@ -77,27 +78,37 @@ class Worker:
             by_slot.setdefault(row.slot_id, []).append(row)
         for slot_id, claimed in by_slot.items():
             slot = Slot(slot_id, claimed[0].site_id, worker_id)
-            task = asyncio.create_task(self._serve(slot, claimed), name=f"slot {slot_id}")
-            self._serving.add(task)
+            work = self._courier.serve(slot, claimed, self._stop)
+            task = asyncio.create_task(self._serve(slot, work), name=f"slot {slot_id}")
+            self._serving[task] = slot
             task.add_done_callback(self._served)
         return bool(rows) or woken == _WAKES
 
     async def _claim(self, worker_id: int, free: int) -> tuple[int, list[Claimed]]:
-        async with self._claims.acquire() as connection:
+        async with self._courier.claiming, self._claims.acquire() as connection:
+            if self._courier.answer_lost:
+                slots = [slot.id for slot in self._serving.values()]
+                recovered = await DELIVERIES.recover(connection, worker_id, self._courier.held, slots)
+                _log.warning("claims_recovered", worker_id=worker_id, rows=recovered)
+                self._courier.answer_lost = False
             woken = await DELIVERIES.drain(connection, limit=_WAKES)
-            rows = await DELIVERIES.claim(
-                connection, worker_id, sites=min(free, SITES_PER_CLAIM), lanes=LANES_PER_SITE, rows=ROWS_PER_LANE
-            )
+            try:
+                rows = await DELIVERIES.claim(
+                    connection, worker_id, sites=min(free, SITES_PER_CLAIM), lanes=LANES_PER_SITE, rows=ROWS_PER_LANE
+                )
+            except CONNECTION_LOST:
+                self._courier.answer_lost = True
+                raise
         return woken, rows
 
-    async def _serve(self, slot: Slot, claimed: list[Claimed]) -> None:
+    async def _serve(self, slot: Slot, work: Coroutine[None, None, None]) -> None:
         try:
-            await self._courier.serve(slot, claimed, self._stop)
+            await work
         finally:
             await self._return(slot)
 
     async def _return(self, slot: Slot) -> None:
-        while True:
+        while not self._stop.is_set():  # who stops gives all its slots back at once, by leaving
             try:
                 async with self._claims.acquire() as connection:
                     await DELIVERIES.return_slots(connection, slot.worker_id, [slot.id])
@@ -107,7 +118,7 @@ class Worker:
                 return
 
     def _served(self, task: "asyncio.Task[None]") -> None:
-        self._serving.discard(task)
+        del self._serving[task]
         self.heard.set()  # there is room again, and perhaps more for that site
         if not task.cancelled() and task.exception() is not None:
             # What it held unstarted is released with our lease, what it had started is counted as lost.
@@ -116,7 +127,7 @@ class Worker:
     async def _finish(self) -> None:
         if not self._serving:
             return
-        _, late = await asyncio.wait(self._serving, timeout=self._settings.grace_seconds)
+        _, late = await asyncio.wait(list(self._serving), timeout=self._settings.grace_seconds)
         for task in late:
             task.cancel()
         if late:

@@ -58,7 +58,7 @@ class Ledger:
         self._claims = claims
         self._bell = bell
         self._lease = lease
-        self._starts = Coalescer[tuple[int, int], Started | None](
+        self._starts = Coalescer[tuple[int, int, bool], Started | None](
             self._start_batch, whole=CONNECTION_LOST, limits=Limits(items=128)
         )
         self._results = Coalescer[CallResult, None](
@@ -66,17 +66,24 @@ class Ledger:
         )
         self._slots = Coalescer[tuple[int, int], None](self._return_batch, whole=CONNECTION_LOST)
 
+        self.claiming = asyncio.Lock()
+        """Held by whoever claims until it has noted what it holds: recovering must not mistake an answer on its way for a lost one."""
+        self.answer_lost = False
+        """A claim may have been made whose answer never came; whoever recovers from it clears this."""
+
     async def start(self, worker_id: int, call_id: int) -> Started | None:
         """Pass the gate just before the request; None where the call may not be made, which is written already."""
+        repeated = False
         while True:
             await self._lease.wait_until_may_start()
             try:
-                return await self._starts.submit((worker_id, call_id))
+                return await self._starts.submit((worker_id, call_id, repeated))
             except CONNECTION_LOST:
                 await asyncio.sleep(_PAUSE_SECONDS)
             except _PASSING as error:
                 _log.warning("start_not_written_yet", call_id=call_id, error=type(error).__name__)
                 await asyncio.sleep(_PAUSE_SECONDS)
+            repeated = True
 
     async def settle(self, result: CallResult) -> None:
         """Write a result. Returns when it is durable; never gives up on a lost database."""
@@ -100,9 +107,10 @@ class Ledger:
     async def refill(self, worker_id: int, slot_id: int, rows: int) -> list[Claimed]:
         """Claim more calls for a slot; none where the database is away."""
         try:
-            async with self._claims.acquire() as connection:
+            async with self.claiming, self._claims.acquire() as connection:
                 return await with_fresh_plans(lambda: CALLS.refill(connection, worker_id, slot_id, lanes=1, rows=rows))
         except (*CONNECTION_LOST, *_PASSING):
+            self.answer_lost = True
             return []  # the slot goes back; whoever claims next finds the rest
 
     async def release(self, worker_id: int, call_ids: Sequence[int]) -> None:
@@ -129,16 +137,17 @@ class Ledger:
             else:
                 return
 
-    async def _start_batch(self, items: Sequence[tuple[int, int]]) -> list[Started | None]:
+    async def _start_batch(self, items: Sequence[tuple[int, int, bool]]) -> list[Started | None]:
         started = await with_fresh_plans(lambda: self._start_once(items))
-        return [started.get(item) for item in items]
+        return [started.get((worker_id, call_id)) for worker_id, call_id, _ in items]
 
-    async def _start_once(self, items: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Started]:
+    async def _start_once(self, items: Sequence[tuple[int, int, bool]]) -> dict[tuple[int, int], Started]:
         attempts: dict[tuple[int, int], int] = {}
+        repeated = [call_id for _, call_id, repeated in items if repeated]
         async with self._pool.acquire() as connection:
-            for worker_id in {worker_id for worker_id, _ in items}:  # more than one only after we were declared dead
-                mine = [call_id for owner, call_id in items if owner == worker_id]
-                gates = await start_calls(connection, worker_id, mine)
+            for worker_id in {owner for owner, _, _ in items}:  # more than one only after we were declared dead
+                mine = [call_id for owner, call_id, _ in items if owner == worker_id]
+                gates = await start_calls(connection, worker_id, mine, repeated=repeated)
                 attempts |= {
                     (worker_id, call_id): gate.attempt
                     for call_id, gate in gates.items()

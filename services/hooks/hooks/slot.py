@@ -112,6 +112,16 @@ class Slot:
         self._posting: set[asyncio.Timeout] = set()
         self._interrupted = False
 
+    @property
+    def id(self) -> int:
+        """The slot's id."""
+        return self._id
+
+    @property
+    def unstarted(self) -> list[int]:
+        """Calls that it holds and that have not passed the gate."""
+        return [*self._waiting, *self._at_the_door.values()]
+
     async def serve(self, stop: asyncio.Event) -> None:
         """Make the endpoint's calls until it has no more, or until ``stop``; then finish what was started."""
         stopping = asyncio.ensure_future(stop.wait())
@@ -156,7 +166,7 @@ class Slot:
     async def _finish(self) -> None:
         for task in self._at_the_door:
             task.cancel()
-        unstarted = [*self._at_the_door.values(), *self._waiting]
+        unstarted = self.unstarted
         while self._flying:
             await asyncio.wait(self._flying)
             self._forget_finished()

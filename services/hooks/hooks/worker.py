@@ -8,7 +8,7 @@ from hooks.bell import LocalBell
 from hooks.fanout import FanOut
 from hooks.slot import Slot, Tools
 from shared.db.calls import oldest_due_seconds
-from shared.db.engine import CONNECTION_LOST, Pool, with_fresh_plans
+from shared.db.engine import CONNECTION_LOST, Connection, Pool, with_fresh_plans
 from shared.db.fanout import oldest_pending_seconds
 from shared.db.queue import CALLS, Claimed
 from shared.worker.lease import Lease
@@ -61,13 +61,19 @@ class Worker:
         tools = self._tools
         sites = min(tools.room.free, tools.room.size - len(self._serving), SITES_PER_CLAIM)
         worker_id = self._lease.worker_id
-        async with self._claims.acquire() as connection:
+        async with tools.ledger.claiming, self._claims.acquire() as connection:
+            if tools.ledger.answer_lost:
+                await self._recover(connection, worker_id)
             woken = await CALLS.drain(connection, limit=_WAKES)
             if sites <= 0 or not self._lease.may_start:
                 return woken == _WAKES
-            rows = await with_fresh_plans(
-                lambda: CALLS.claim(connection, worker_id, sites=sites, lanes=1, rows=tools.per_endpoint)
-            )
+            try:
+                rows = await with_fresh_plans(
+                    lambda: CALLS.claim(connection, worker_id, sites=sites, lanes=1, rows=tools.per_endpoint)
+                )
+            except CONNECTION_LOST:
+                tools.ledger.answer_lost = True
+                raise
         by_slot: dict[int, list[Claimed]] = {}
         for row in rows:
             by_slot.setdefault(row.slot_id, []).append(row)
@@ -78,6 +84,12 @@ class Worker:
             task.add_done_callback(self._served)
         tools.metrics.slots.set(len(self._serving))
         return bool(rows) or woken == _WAKES
+
+    async def _recover(self, connection: Connection, worker_id: int) -> None:
+        held = {call_id for slot in self._serving.values() for call_id in slot.unstarted}
+        recovered = await CALLS.recover(connection, worker_id, held, [slot.id for slot in self._serving.values()])
+        _log.warning("claims_recovered", worker_id=worker_id, rows=recovered)
+        self._tools.ledger.answer_lost = False
 
     def _served(self, task: "asyncio.Task[None]") -> None:
         del self._serving[task]

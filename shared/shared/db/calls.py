@@ -11,7 +11,7 @@ until the one ahead is due, and is made due at once when that one is settled.
 Locks are taken in the order of call ids everywhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -124,12 +124,16 @@ class CallsSettled:
     endpoints: frozenset[int]
 
 
-async def start_calls(connection: Connection, worker_id: int, call_ids: Sequence[int]) -> dict[int, CallGate]:
-    """Start what may be started: its attempt is recorded when this returns START. Safe to repeat after a lost connection.
+async def start_calls(
+    connection: Connection, worker_id: int, call_ids: Sequence[int], *, repeated: Collection[int] = ()
+) -> dict[int, CallGate]:
+    """Start what may be started: its attempt is recorded when this returns START.
 
-    One statement for all calls that a worker is about to send; it needs no transaction around it.
+    One statement for all calls that a worker is about to send; it needs no transaction around it. ``repeated`` names calls
+    that are asked for again because the connection was lost before the answer came: where the first question had started
+    them, the answer is that start. Whoever else asks for a started call gets NOT_OURS.
     """
-    rows = await connection.fetch(_START, worker_id, list(call_ids), DISABLED_PAUSE, DISABLED_LIMIT)
+    rows = await connection.fetch(_START, worker_id, list(call_ids), DISABLED_PAUSE, DISABLED_LIMIT, list(repeated))
     gates = {row["call_id"]: CallGate(CallVerdict(row["verdict"]), row["attempt"]) for row in rows}
     return {call_id: gates.get(call_id, CallGate(CallVerdict.NOT_OURS, 0)) for call_id in call_ids}
 
@@ -224,7 +228,8 @@ WITH wanted AS (
     FOR UPDATE OF q
 ), judged AS (
     SELECT wanted.*, ahead.until, started_at IS NOT NULL AS again, CASE
-        WHEN started_at IS NOT NULL THEN 'start'  -- our own start, whose answer was lost with the connection
+        -- Our own start, whose answer was lost with the connection; nobody else may start what is started.
+        WHEN started_at IS NOT NULL THEN CASE WHEN wanted.call_id = ANY ($5::bigint[]) THEN 'start' ELSE 'not_ours' END
         WHEN deleted THEN 'deleted'
         WHEN hold THEN 'held'
         WHEN disabled THEN CASE WHEN (SELECT created_at FROM call WHERE call.id = wanted.call_id) < now() - $4::interval THEN 'expired' ELSE 'disabled' END

@@ -16,7 +16,7 @@ not parked. Without this a mail could wait for ever (docs/adr/0007).
 Every statement can be pasted into psql: ``$1`` is a worker id, the rest are numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -124,6 +124,25 @@ INSERT INTO {wake} (lane_id) SELECT DISTINCT lane_id FROM released
 """
 
 
+_RECOVER = """
+WITH released AS (
+    UPDATE {table} SET worker_id = NULL WHERE worker_id = $1 AND started_at IS NULL AND {id} <> ALL ($2::bigint[]) RETURNING lane_id
+), woken AS (
+    INSERT INTO {wake} (lane_id) SELECT DISTINCT lane_id FROM released
+), returned AS (
+    DELETE FROM site_slot WHERE worker_id = $1 AND id <> ALL ($3::bigint[]) RETURNING site_id
+), counted AS (
+    SELECT site_id, count(*) AS n FROM returned GROUP BY site_id
+), sites AS (
+    SELECT id FROM site WHERE id IN (SELECT site_id FROM counted) ORDER BY id FOR UPDATE
+), freed AS (
+    UPDATE site SET in_use = site.in_use - counted.n, next_at = greatest(site.backoff_until, least(site.next_at, now()))
+    FROM sites JOIN counted ON counted.site_id = sites.id WHERE site.id = sites.id
+)
+SELECT count(*) FROM released
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """A queue row that is now ours: until it is settled, released, or our heartbeat stops."""
@@ -146,6 +165,7 @@ class Queue:
         self.claim_sql = _CLAIM.format(**names)
         self.refill_sql = _REFILL.format(**names)
         self.release_sql = _RELEASE.format(**names)
+        self.recover_sql = _RECOVER.format(**names)
 
     async def drain(self, connection: Connection, *, limit: int = 1000) -> int:
         """Fold at most ``limit`` wake rows into lanes and sites; return how many there were."""
@@ -171,6 +191,17 @@ class Queue:
         """Give slots back; their sites are looked at again."""
         if slot_ids:
             await connection.execute(_RETURN_SLOTS, worker_id, list(slot_ids))
+
+    async def recover(
+        self, connection: Connection, worker_id: int, held: Collection[int], slots: Collection[int]
+    ) -> int:
+        """Give back rows and slots that are ours and that we do not know of; return how many rows there were.
+
+        A claim may commit and its answer be lost with the connection: then they belong to a worker that lives and does not
+        know. A claim that is just being answered may lose its rows to this; the start gate then says that they are not ours.
+        """
+        count: int = await connection.fetchval(self.recover_sql, worker_id, list(held), list(slots))
+        return count
 
     async def release(
         self,

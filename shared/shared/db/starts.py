@@ -4,7 +4,7 @@ A hold, a cancel or a suppression that was committed before this statement is ho
 that comes later finds the mail in flight. One statement serves all sessions of a worker that are about to send.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,15 +13,17 @@ from shared.db.engine import Connection
 _WANTED = """
 WITH wanted AS (
     SELECT w.*, q.attempt, q.hold, q.cancel_at, q.started_at
-    FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[])
-        AS w (delivery_id, account_id, recipient, recipient_domain, recipient_key, mox_key, sender, sender_domain)
+    FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+        $10::boolean[])
+        AS w (delivery_id, account_id, recipient, recipient_domain, recipient_key, mox_key, sender, sender_domain, repeated)
     JOIN delivery_queue q ON q.delivery_id = w.delivery_id
     WHERE q.worker_id = $1
     ORDER BY w.delivery_id
     FOR UPDATE OF q
 ), judged AS (
     SELECT delivery_id, attempt, CASE
-        WHEN started_at IS NOT NULL THEN 'start'  -- our own start, whose answer was lost with the connection
+        -- Our own start, whose answer was lost with the connection; nobody else may start what is started.
+        WHEN started_at IS NOT NULL THEN CASE WHEN repeated THEN 'start' ELSE 'not_ours' END
         WHEN cancel_at IS NOT NULL THEN 'canceled'
         WHEN EXISTS (SELECT FROM suppression s WHERE s.account_id = wanted.account_id AND s.stream = '' AND s.kind = 'address'
                 AND s.key = recipient_key AND NOT s.match_by_mox_key AND (s.expires_at IS NULL OR s.expires_at > now()))
@@ -93,17 +95,25 @@ class Gate:
     attempt: int
 
 
-async def start(connection: Connection, worker_id: int, candidates: Sequence[Candidate]) -> dict[int, Gate]:
-    """Start what may be started: the attempt is recorded when this returns START. Safe to repeat after a lost connection."""
-    return await _ask(connection, _START, worker_id, candidates)
+async def start(
+    connection: Connection, worker_id: int, candidates: Sequence[Candidate], *, repeated: Collection[int] = ()
+) -> dict[int, Gate]:
+    """Start what may be started: the attempt is recorded when this returns START.
+
+    ``repeated`` names deliveries that are asked for again because the connection was lost before the answer came: where the
+    first question had started them, the answer is that start. Whoever else asks for a started delivery gets NOT_OURS.
+    """
+    return await _ask(connection, _START, worker_id, candidates, repeated)
 
 
 async def judge(connection: Connection, worker_id: int, candidates: Sequence[Candidate]) -> dict[int, Gate]:
     """Ask without starting, so that no connection is opened for what would be stopped anyway."""
-    return await _ask(connection, _JUDGE, worker_id, candidates)
+    return await _ask(connection, _JUDGE, worker_id, candidates, ())
 
 
-async def _ask(connection: Connection, sql: str, worker_id: int, candidates: Sequence[Candidate]) -> dict[int, Gate]:
+async def _ask(
+    connection: Connection, sql: str, worker_id: int, candidates: Sequence[Candidate], repeated: Collection[int]
+) -> dict[int, Gate]:
     rows = await connection.fetch(
         sql,
         worker_id,
@@ -115,6 +125,7 @@ async def _ask(connection: Connection, sql: str, worker_id: int, candidates: Seq
         [c.mox_key for c in candidates],
         [c.sender for c in candidates],
         [c.sender_domain for c in candidates],
+        [c.delivery_id in repeated for c in candidates],
     )
     answers = {row["delivery_id"]: Gate(Verdict(row["verdict"]), row["attempt"]) for row in rows}
     return {c.delivery_id: answers.get(c.delivery_id, Gate(Verdict.NOT_OURS, 0)) for c in candidates}

@@ -142,5 +142,40 @@ async def test_a_worker_that_loses_its_database_with_rows_in_hand_gives_them_bac
         assert sorted(m.recipients[0] for m in server.messages) == sorted(f"u{n}@b.test" for n in range(120))
 
 
+async def test_a_stop_comes_to_its_end_without_a_database(open_site: OpenSite, database_url: str) -> None:
+    """As when a whole stack is killed: the services are asked to stop, and their Postgres is gone already."""
+    async with ScriptedSmtpServer(Script(stall="message")) as server:
+        site = await open_site(server)
+        await site.accept(*(f"u{n}@b.test" for n in range(5)))
+        running = await site.start(grace=0.3, timeout=60)
+        await eventually(lambda: server.sessions and any(c.startswith("DATA") for c in server.sessions[0].commands))
+        await _sever(database_url, allow=False)
+        async with asyncio.timeout(20):
+            await running.finish()
+        await _sever(database_url, allow=True)
+
+
+async def test_no_transaction_is_open_while_a_mail_server_is_waited_for(open_site: OpenSite) -> None:
+    async with ScriptedSmtpServer(Script(stall="message")) as server:
+        site = await open_site(server)
+        await site.accept("a@b.test", "c@b.test")
+        await site.start(sessions=2, timeout=60)
+        await eventually(lambda: server.sessions and any(c.startswith("DATA") for c in server.sessions[0].commands))
+        # Heartbeats and claims come and go; a transaction around the network would stay as long as the answer does.
+        first = await _open_transactions(site)
+        await eventually(lambda: _ended(site, first), what="the end of every transaction that was open")
+
+
+async def _ended(site: Site, transactions: set[tuple[int, object]]) -> bool:
+    return not transactions & await _open_transactions(site)
+
+
+async def _open_transactions(site: Site) -> set[tuple[int, object]]:
+    rows = await site.pool.fetch(
+        "SELECT pid, xact_start FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"
+    )
+    return {(row["pid"], row["xact_start"]) for row in rows}
+
+
 async def _settled(pool: "asyncpg.Pool[asyncpg.Record]") -> bool:
     return await pool.fetchval("SELECT count(*) FROM delivery_queue") == 0

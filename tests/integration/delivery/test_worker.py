@@ -154,6 +154,17 @@ async def test_mail_whose_route_changed_follows_the_new_one(open_site: OpenSite)
         assert names == {SiteName("relay", f"127.0.0.1:{port}").key for port in (old.port, new.port)}
 
 
+async def test_an_address_outside_ascii_asks_for_smtputf8_and_the_others_do_not(open_site: OpenSite) -> None:
+    async with ScriptedSmtpServer() as server:
+        site = await open_site(server)
+        await site.accept("jörg@b.test", "anna@b.test")
+        async with in_order(await site.start()):
+            await server.wait_for(2)
+            await eventually(site.settled)
+        asked = {message.recipients[0]: "SMTPUTF8" in message.mail_params for message in server.messages}
+        assert asked == {"jörg@b.test": True, "anna@b.test": False}
+
+
 async def test_a_large_message_arrives_byte_for_byte(open_site: OpenSite) -> None:
     body = b"".join(b"line %d .\r\n.\r\n" % n for n in range(60_000))
     content = b"Subject: large\r\n\r\n" + body

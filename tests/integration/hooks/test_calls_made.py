@@ -284,3 +284,25 @@ async def test_many_calls_of_many_endpoints_each_arrive_once_from_two_services(d
                 assert of_it == ["delivered", "bounced"]
         assert await customer.connection.fetchval("SELECT count(*) FROM site_slot") == 0
         assert await customer.connection.fetchval("SELECT sum(in_use) FROM site WHERE queue = 'call'") == 0
+
+
+async def test_no_transaction_is_open_while_a_receiver_is_waited_for(database_url: str) -> None:
+    async with Customer(database_url) as customer, WebhookReceiver([Behaviour(delay=30)]) as receiver:
+        await customer.endpoint(receiver.url)
+        await customer.event(await customer.delivery("them@theirs.test"), "delivered")
+        async with hooks_service(database_url, grace_seconds=0.1):
+            await eventually(lambda: receiver.requests, what="a request that is not answered")
+            # Heartbeats and claims come and go; a transaction around the network would stay as long as the answer does.
+            first = await _open_transactions(customer)
+            await eventually(lambda: _ended(customer, first), what="the end of every transaction that was open")
+
+
+async def _ended(customer: Customer, transactions: set[tuple[int, object]]) -> bool:
+    return not transactions & await _open_transactions(customer)
+
+
+async def _open_transactions(customer: Customer) -> set[tuple[int, object]]:
+    rows = await customer.connection.fetch(
+        "SELECT pid, xact_start FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"
+    )
+    return {(row["pid"], row["xact_start"]) for row in rows}

@@ -176,3 +176,24 @@ async def test_no_wake_up_is_lost_between_accepting_and_parking(pool: Pool) -> N
     assert handled == 6 * 150
     async with pool.acquire() as connection:
         assert await connection.fetchval("SELECT count(*) FROM delivery_queue") == 0
+
+
+async def test_a_claim_whose_answer_was_lost_is_given_back_and_what_is_known_stays(connection: Connection) -> None:
+    room = await Mailroom(connection).open()
+    known_id, started_id = await room.accept(["a@one.test", "b@one.test"])
+    worker = await new_worker(connection)
+    known = await _claim(connection, worker)
+    await connection.execute("UPDATE delivery_queue SET started_at = now() WHERE delivery_id = $1", started_id)
+    lost = await room.accept(["c@two.test", "d@one.test"])
+    assert len(await _claim(connection, worker)) == 2  # the answer that never came
+    slots = {row.slot_id for row in known}
+    assert await DELIVERIES.recover(connection, worker, [known_id], slots) == 2
+    rows = await connection.fetch("SELECT delivery_id, worker_id FROM delivery_queue")
+    assert {row["delivery_id"] for row in rows if row["worker_id"] == worker} == {known_id, started_id}
+    assert (
+        await connection.fetchval("SELECT sum(in_use) FROM site")
+        == await connection.fetchval("SELECT count(*) FROM site_slot")
+        == 1
+    )
+    other = await new_worker(connection)
+    assert sorted(row.id for row in await _claim(connection, other)) == sorted(lost)

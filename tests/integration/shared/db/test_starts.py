@@ -44,7 +44,9 @@ async def test_a_start_is_recorded_with_its_number_before_anything_is_sent(room:
 async def test_a_start_repeated_after_a_lost_answer_is_the_same_start(room: Mailroom) -> None:
     worker_id, candidates = await _claimed(room, "a@b.test")
     first = await starts.start(room.connection, worker_id, candidates)
-    assert await starts.start(room.connection, worker_id, candidates) == first
+    again = [candidate.delivery_id for candidate in candidates]
+    assert await starts.start(room.connection, worker_id, candidates, repeated=again) == first
+    assert await _verdicts(room, worker_id, candidates) == [Verdict.NOT_OURS]  # not repeated: somebody else has it
     assert await room.connection.fetchval("SELECT count(*) FROM attempt") == 1
 
 
