@@ -13,6 +13,9 @@ from shared.db.lanes import SiteName
 from shared.db.outcomes import AttemptFacts
 
 NO_FACTS = AttemptFacts()
+_NO_REQUIRETLS = (
+    "the message requires TLS on its whole way (REQUIRETLS), which cannot be promised for this host; it was not sent"
+)
 
 
 class Undeliverable(Exception):
@@ -99,6 +102,11 @@ class Line:
 
     async def send(self, mail: Mail, content: bytes) -> Result:
         """Send one mail and report what became of it; never raises for what the server does."""
+        if mail.require_tls:
+            # RFC 8689 4.2.1: only over TLS with a verified certificate, to a server that takes REQUIRETLS. This version
+            # verifies none, so it cannot keep the promise and must not break it.
+            facts = AttemptFacts(stage=Stage.MAIL.value, host=self._session.host, ip=self._session.ip)
+            return Result(accepted=False, code=0, enhanced="5.7.30", text=_NO_REQUIRETLS, facts=facts, permanent=True)
         reused = self._session.transactions > 0
         result, untouched = await self._try(mail, content)
         if reused and untouched:

@@ -20,7 +20,7 @@ SMALL = 64 * 1024
 
 _LOAD = """
 SELECT d.id, d.account_id, d.message_id, d.mail_from, d.recipient, d.recipient_domain, d.recipient_key, d.created_at,
-    m.sender, m.sender_domain, m.size, m.header_size, m.smtputf8, a.retry_schedule
+    m.sender, m.sender_domain, m.size, m.header_size, m.smtputf8, m.require_tls IS TRUE AS require_tls, a.retry_schedule
 FROM delivery d JOIN message m ON m.id = d.message_id JOIN account a ON a.id = d.account_id
 WHERE d.id = ANY ($1::bigint[])
 """
@@ -44,6 +44,8 @@ class Mail:
     size: int
     header_size: int
     smtputf8: bool
+    require_tls: bool
+    """The sender asked for TLS on the whole way (RFC 8689)."""
     retry_schedule: str
     content: bytes | None
     """The stored bytes of a small message; None: read them when its turn comes."""
@@ -102,6 +104,7 @@ def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None) -> Mail:
         size=record["size"],
         header_size=record["header_size"],
         smtputf8=record["smtputf8"],
+        require_tls=record["require_tls"],
         retry_schedule=record["retry_schedule"],
         content=content,
     )

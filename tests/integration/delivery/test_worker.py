@@ -165,6 +165,22 @@ async def test_an_address_outside_ascii_asks_for_smtputf8_and_the_others_do_not(
         assert asked == {"jörg@b.test": True, "anna@b.test": False}
 
 
+async def test_a_message_that_requires_tls_is_not_sent_without_the_promise(open_site: OpenSite) -> None:
+    async with ScriptedSmtpServer() as server:
+        site = await open_site(server)
+        strict, plain = await site.accept("strict@b.test", "plain@b.test")
+        await site.pool.execute(
+            "UPDATE message SET require_tls = true WHERE id = (SELECT message_id FROM delivery WHERE id = $1)", strict
+        )
+        async with in_order(await site.start()):
+            await eventually(site.settled)
+        assert [message.recipients for message in server.messages] == [["plain@b.test"]]
+        assert [await site.state(i) for i in (strict, plain)] == ["failed", "delivered"]
+        row = await site.pool.fetchrow("SELECT enhanced, suppressing FROM event WHERE delivery_id = $1", strict)
+        assert row is not None
+        assert (row["enhanced"], row["suppressing"]) == ("5.7.30", False)
+
+
 async def test_a_large_message_arrives_byte_for_byte(open_site: OpenSite) -> None:
     body = b"".join(b"line %d .\r\n.\r\n" % n for n in range(60_000))
     content = b"Subject: large\r\n\r\n" + body
