@@ -80,8 +80,6 @@ class Submission:
     """Aware; when it may be tried first. None, or past: now. How far ahead it may lie is for the door to say."""
     require_tls: bool | None = None
     """True: only over verified TLS (RFC 8689); False: also where policy asks for TLS; None: by policy."""
-    protocol: str = "HTTP"
-    """How it came, as Received says it (RFC 3848)."""
     extra: Mapping[str, str] | None = None
     tags: tuple[str, ...] = ()
 

@@ -239,7 +239,7 @@ class Submitter:
         composed: Composed,
         deliveries: tuple[NewDelivery, ...],
     ) -> NewMessage:
-        header = self._received(message_id, submission, message.recipients) + composed.header
+        header = self._received(message_id, message.recipients) + composed.header
         return NewMessage(
             id=message_id,
             account_id=submission.account_id,
@@ -259,9 +259,9 @@ class Submitter:
             deliveries=deliveries,
         )
 
-    def _received(self, message_id: int, submission: Submission, recipients: Sequence[Mailbox]) -> bytes:
-        """Return our trace field (RFC 5321 4.4, RFC 5322 3.6.7): it tells nobody the client's address, or another recipient's."""
-        lines = [f"Received: by {self._rules.hostname} with {submission.protocol} id {message_id}"]
+    def _received(self, message_id: int, recipients: Sequence[Mailbox]) -> bytes:
+        """Return our trace field (RFC 5321 4.4, RFC 5322 3.6.7): it tells nobody the client's address, another recipient's, or the door."""
+        lines = [f"Received: by {self._rules.hostname} id {message_id}"]
         if len(recipients) == 1:
             lines.append(f"for <{recipients[0].address.text}>")
         return "\r\n\t".join([*lines[:-1], lines[-1] + ";", headers.date(self._now()) + "\r\n"]).encode()

@@ -95,10 +95,10 @@ async def test_received_names_us_and_the_recipient_where_it_is_the_only_one(
     message = await stored_message(pool, sent["id"])
     assert message.keys()[0] == "Received"
     received = " ".join(str(message["Received"]).split())
-    assert received.startswith(f"by mail.posthouse.test with HTTP id {sent['id']} for <grace@example.org>;")
+    assert received.startswith(f"by mail.posthouse.test id {sent['id']} for <grace@example.org>;")
     assert "127.0.0.1" not in received
     received = str((await stored_message(pool, two["id"]))["Received"])
-    assert received.startswith(f"by mail.posthouse.test with HTTP id {two['id']};")
+    assert received.startswith(f"by mail.posthouse.test id {two['id']};")
     assert "@" not in received
 
 

@@ -194,7 +194,7 @@ async def test_110_what_is_missing_is_added_and_the_rest_stays(sender: Lines, po
     assert part.header("Date")
     assert part.fields[0][0] == "Received"
     received = part.header("Received")
-    assert received.startswith(f"by mail.posthouse.test with ESMTPSA id {message['id']}\tfor <{TO}>;")
+    assert received.startswith(f"by mail.posthouse.test id {message['id']}\tfor <{TO}>;")
     assert "127.0.0.1" not in received
     assert message["content"].endswith(b"\r\n\r\nHello, Grace.\r\n.dot\r\n")
     assert (message["subject"], message["sender"], message["door"]) == ("Hello", FROM, "smtp")

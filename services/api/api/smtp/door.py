@@ -113,7 +113,6 @@ class SubmissionHandler:
                 mail_from=Party("", envelope.mail_from, "mail_from"),
                 send_at=_held(envelope, moment),
                 require_tls=tls,
-                protocol=_protocol(envelope),
             )
         )
         return Reply(250, "2.2.0", f"Accepted as message {submitted.id}")
@@ -161,8 +160,3 @@ def _held(envelope: Envelope, moment: datetime) -> datetime | None:
         return held_until(envelope.mail_params, moment, LONGEST_HOLD)
     except HoldRefused:  # it was right at MAIL, and that moment has passed since
         return None
-
-
-def _protocol(envelope: Envelope) -> str:
-    """Return how it came (RFC 3848, RFC 6531 4.3): all who hand in have authenticated."""
-    return ("UTF8SMTP" if envelope.smtputf8 else "ESMTP") + ("SA" if envelope.tls is not None else "A")
