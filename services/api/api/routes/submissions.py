@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
-from fastapi import HTTPException
+from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 
 from api.caller import AccountCaller
 from api.formdata import FormPart, boundary_of, read_form
+from api.idempotency import LONGEST, read_key
 from api.routes.guard import GuardedRoute, parse_json, read_json, validated
 from api.schemas.messages import Mailbox, SendMessage, SendRawMessage
 from api.submission import Disposition, File, Party, Submission
@@ -56,10 +57,39 @@ BODY: Final[dict[str, Any]] = {
 """The request body in the OpenAPI document."""
 
 
+KEY: Final[dict[str, Any]] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": "^[!-~]+$"},
+    "example": "order-4711-confirmation",
+}
+"""The header in the OpenAPI document, but for its description."""
+REPLAYED: Final = "Idempotency-Replayed"
+
+
 class SubmissionRoute(GuardedRoute):
     """A route that takes mail in each of its forms."""
 
     media_types: ClassVar[frozenset[str]] = frozenset({"application/json", _FORM, _WHOLE})
+
+
+def header_key(request: Request) -> str | None:
+    """Return the idempotency key of a request.
+
+    Raises:
+        RequestValidationError: it is none, or there are several.
+    """
+    try:
+        return read_key(request.headers.getlist(KEY["name"]), field=KEY["name"])
+    except ValidationFailed as error:
+        found = {"type": error.code, "loc": ("header", KEY["name"]), "msg": error.message}
+        raise RequestValidationError([found]) from None
+
+
+def replayed_header(text: str) -> dict[str, Any]:
+    """Return the answer's header in the OpenAPI document."""
+    return {REPLAYED: {"description": text, "schema": {"type": "string", "const": "true"}}}
 
 
 def read_submission(caller: AccountCaller, content_type: str, body: bytes) -> Submission:
@@ -75,7 +105,15 @@ def read_submission(caller: AccountCaller, content_type: str, body: bytes) -> Su
             return _of_form(caller, body, content_type)
         case "message/rfc822":
             return _raw(caller, SendRawMessage.model_construct(raw=body))
-    value = parse_json(body)
+    return submission_of(caller, parse_json(body))
+
+
+def submission_of(caller: AccountCaller, value: object) -> Submission:
+    """Return the JSON of a message, in parts or whole, as a submission.
+
+    Raises:
+        RequestValidationError: it does not have the form.
+    """
     if isinstance(value, dict) and "raw" in value:
         return _raw(caller, validated(SendRawMessage, value))
     return _of_parts(caller, validated(SendMessage, value))

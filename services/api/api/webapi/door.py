@@ -24,7 +24,7 @@ from shared.errors import Forbidden, Unauthenticated
 _LOOP_MAY_READ = 64 * 1024
 _CHALLENGE: Final = {"WWW-Authenticate": "Basic realm=webapi"}
 
-Result = dict[str, Any]
+Result = dict[str, Any] | Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,9 @@ async def _posted(request: Request, name: str) -> Response:
                 return method.read(values.parse(call.document), ""), call
 
             value, call = await asyncio.to_thread(understood) if len(body) > _LOOP_MAY_READ else understood()
-            return json_response(await method.run(context, caller, value, call))
+            call = replace(call, idempotency_keys=tuple(request.headers.getlist("idempotency-key")))
+            result = await method.run(context, caller, value, call)
+            return result if isinstance(result, Response) else json_response(result)
     except Fault as fault:
         return fault.response()
     except ClientDisconnect:
