@@ -59,16 +59,15 @@ def read_key(values: Sequence[str], *, field: str) -> str | None:
     return check_key(text, field=field)
 
 
-def check_key(text: str, *, field: str) -> str:
+def check_key(text: object, *, field: str) -> str:
     """Return a key as it is.
 
     Raises:
         ValidationFailed: it is none.
     """
-    if not _KEY.fullmatch(text):
+    if not isinstance(text, str) or not _KEY.fullmatch(text):
         raise ValidationFailed(
-            f"an idempotency key has 1 to {LONGEST} visible ASCII characters, and no space; this one has {len(text)} characters, or others",
-            field=field,
+            f"an idempotency key is text of 1 to {LONGEST} visible ASCII characters, without spaces", field=field
         )
     return text
 

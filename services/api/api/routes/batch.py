@@ -12,7 +12,7 @@ from api.context import InContext
 from api.idempotency import check_key, of_batch
 from api.routes.guard import AccountAuth, GuardedRoute, read_json
 from api.routes.submissions import KEY, REPLAYED, header_key, replayed_header, submission_of
-from api.schemas.batch import BatchMessage, BatchRawMessage, BatchResult, SendBatch
+from api.schemas.batch import BatchResult, SendBatch
 from api.schemas.messages import SentMessage
 from api.submission import Submission
 from api.submit import Submitter
@@ -83,8 +83,10 @@ def _read(caller: AccountCaller, body: bytes, key: str | None) -> Sequence[Read]
 
 def _read_one(caller: AccountCaller, value: object, place: int, key: str | None) -> Read:
     try:
-        submission = submission_of(caller, value, parts=BatchMessage, whole=BatchRawMessage)
-        own = value.get("idempotency_key") if isinstance(value, dict) else None
+        own: object = None
+        if isinstance(value, dict):
+            own, value = value.get("idempotency_key"), {n: v for n, v in value.items() if n != "idempotency_key"}
+        submission = submission_of(caller, value)
         if own is not None:
             return replace(submission, idempotency_key=check_key(own, field="idempotency_key"))
     except Exception as error:  # noqa: BLE001 - told in the result of this message, and logged there where it is our fault

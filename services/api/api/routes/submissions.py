@@ -108,21 +108,15 @@ def read_submission(caller: AccountCaller, content_type: str, body: bytes) -> Su
     return submission_of(caller, parse_json(body))
 
 
-def submission_of(
-    caller: AccountCaller,
-    value: object,
-    *,
-    parts: type[SendMessage] = SendMessage,
-    whole: type[SendRawMessage] = SendRawMessage,
-) -> Submission:
+def submission_of(caller: AccountCaller, value: object) -> Submission:
     """Return the JSON of a message, in parts or whole, as a submission.
 
     Raises:
-        RequestValidationError: it does not have the form of its model.
+        RequestValidationError: it does not have the form.
     """
     if isinstance(value, dict) and "raw" in value:
-        return _raw(caller, validated(whole, value))
-    return _of_parts(caller, validated(parts, value))
+        return _raw(caller, validated(SendRawMessage, value))
+    return _of_parts(caller, validated(SendMessage, value))
 
 
 def _of_form(caller: AccountCaller, body: bytes, content_type: str) -> Submission:
