@@ -16,7 +16,7 @@ class ApiMetrics:
         """Register them."""
         self.submissions = metrics.counter(
             "submissions",
-            "Messages handed in, by door and result: accepted, or the code of the error.",
+            "Messages handed in, by door and result: accepted, repeated, or the code of the error.",
             ("door", "result"),
         )
         self.deliveries = metrics.counter("deliveries", "Deliveries accepted, by their first state.", ("state",))

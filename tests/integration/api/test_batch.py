@@ -8,8 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from api.routes.batch import AT_ONCE
 from api.schemas.batch import MOST, BatchResult
-from integration.api.conftest import HELLO, RunningApi, StartApi, problem
+from fakes.waiting import eventually
+from integration.api.conftest import HELLO, StartApi, problem
 from integration.api.test_bad_input import WRONG
 from shared.db.demo import Demo
 from shared.db.engine import Pool
@@ -181,13 +183,35 @@ async def test_a_limit_is_reached_within_a_batch(client: httpx.AsyncClient, pool
     assert await count(pool) == 30
 
 
-async def test_others_get_their_turn_while_a_batch_runs(client: httpx.AsyncClient, api: RunningApi, pool: Pool) -> None:
+async def test_others_get_their_turn_while_a_batch_runs(client: httpx.AsyncClient, pool: Pool) -> None:
     batch = {"messages": [hello(number) for number in range(MOST)]}
-    running = asyncio.create_task(client.post("/v1/messages/batch", json=batch))
-    answered = 0
-    while not running.done():
-        assert (await client.post("/v1/messages", json=HELLO)).status_code == 202
-        answered += not running.done()
-    assert (await running).status_code == 200
-    assert answered >= 1
-    assert await count(pool) >= MOST + answered
+
+    async def waiting() -> float:
+        lines = (await client.get("/metrics")).text.splitlines()
+        [value] = [float(line.split()[1]) for line in lines if line.startswith("posthouse_api_writer_waiting ")]
+        return value
+
+    async def waits(wanted: int) -> bool:
+        return await waiting() == wanted
+
+    locked = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'posthouse-api' AND wait_event_type = 'Lock'"
+    )
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE message IN SHARE MODE")
+        first = asyncio.create_task(client.post("/v1/messages", json=HELLO))
+        await eventually(lambda: pool.fetchval(locked), 20, what="the first message at the lock")
+        many = asyncio.create_task(client.post("/v1/messages/batch", json=batch))
+        await eventually(lambda: waits(AT_ONCE), 20, what="as many of the batch as may be under way")
+        other = asyncio.create_task(client.post("/v1/messages", json=HELLO))
+        await eventually(lambda: waits(AT_ONCE + 1), 20, what="a message of somebody else")
+
+    answers = await asyncio.gather(first, many, other)
+    assert [answer.status_code for answer in answers] == [202, 200, 202]
+    # Those of one commit share its moment.
+    before = await pool.fetchval(
+        "SELECT count(*) FROM message WHERE created_at <= (SELECT created_at FROM message WHERE id = $1)",
+        int(answers[2].json()["id"]),
+    )
+    assert before == 1 + AT_ONCE + 1
+    assert await count(pool) == MOST + 2
