@@ -15,6 +15,7 @@ A message ends only with CRLF.CRLF, and none with a bare CR or LF is accepted, s
 from shared.smtpd.auth import Auth, Exchange
 from shared.smtpd.config import SmtpdConfig
 from shared.smtpd.listener import Listener, serve
+from shared.smtpd.metrics import SmtpdMetrics
 from shared.smtpd.reply import Reply
 from shared.smtpd.session import Envelope, Handler, Session, TlsFacts
 
@@ -27,6 +28,7 @@ __all__ = [
     "Reply",
     "Session",
     "SmtpdConfig",
+    "SmtpdMetrics",
     "TlsFacts",
     "serve",
 ]
