@@ -116,13 +116,11 @@ class Submitter:
         try:
             submitted, size = await self._submit(submission)
         except PosthouseError as error:
-            self._metrics.submissions.labels(submission.door, error.code).inc()
             line.info("submission_refused", field=error.field, milliseconds=_since(begun), outcome=error.code)
             raise
         states = [delivery.state for delivery in submitted.deliveries]
         for state in set(states):
             self._metrics.deliveries.labels(state.value).inc(states.count(state))
-        self._metrics.submissions.labels(submission.door, "accepted").inc()
         line.info(
             "submitted",
             message=submitted.id,
