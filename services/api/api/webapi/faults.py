@@ -138,7 +138,7 @@ def result_of(error: Exception) -> Result:
 def submission_result_of(error: Exception) -> str:
     """Return what a submission counts as that ended with an error: the code of the error, as by every door."""
     match error:
-        case Turned() | Fault() | HTTPException():
+        case Turned() | Fault():
             result = result_of(error)
             return _CODE_OF.get(result, result)
         case _:
