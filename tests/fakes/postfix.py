@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from posthouse.embedded.process import Child, Command, tail
 
 OWNER, GROUP = "daemon", "mail"
 """Who it runs as, and who may hand mail in: they are on every system, and are not Postfix's own."""
+
+_SETTLED_SECONDS = 10
 
 _OF_OWNER = (
     "active",
@@ -54,12 +57,6 @@ postlog  unix-dgram n - n - 1 postlogd
 """
 
 
-def package() -> Path | None:
-    """Return the folder of the unpacked package; None where there is none, or who runs this may not start it."""
-    folder = os.environ.get("POSTHOUSE_TEST_POSTFIX")
-    return Path(folder) if folder and os.geteuid() == 0 else None
-
-
 @dataclass(frozen=True, slots=True)
 class Relay:
     """Whom everything is handed on to, and how."""
@@ -76,7 +73,7 @@ class Postfix:
     """One instance; use as a context manager.
 
     Args:
-        package: the unpacked package.
+        package: the unpacked package, as ``POSTHOUSE_TEST_POSTFIX`` names it.
         relay: gets all mail.
         returns: ``(domain, port)``: mail for this domain, such as what comes back to the sender, goes to a server on 127.0.0.1
             instead.
@@ -86,16 +83,16 @@ class Postfix:
         self._package, self._relay, self._returns = package, relay, returns
 
     def __enter__(self) -> Self:
+        if os.geteuid() != 0:
+            raise RuntimeError("Postfix changes users: only root can run it")
         # Not of pytest's: those folders are closed to the users that Postfix runs as.
         self._folder = Path(tempfile.mkdtemp(prefix="posthouse-postfix-"))
         self._folder.chmod(0o755)
         try:
             self._make_folders()
-            (self._folder / "main.cf").write_text(
-                "".join(f"{name} = {value}\n" for name, value in self._settings().items())
-            )
-            (self._folder / "master.cf").write_text(_SERVICES)
-            self._passwords.touch(0o600)
+            self._write("main.cf", "".join(f"{name} = {value}\n" for name, value in self._settings().items()))
+            self._write("master.cf", _SERVICES)
+            self._write("passwords", "")
             libraries = sorted(path.parent for path in self._package.glob("usr/lib/*/libsasl2.so.2"))
             plugins = [*sorted(self._package.glob("usr/lib/*/sasl2")), *sorted(Path("/usr/lib").glob("*/sasl2"))]
             self._environment = clean_environment(
@@ -130,10 +127,6 @@ class Postfix:
         return self._folder / "queue"
 
     @property
-    def _passwords(self) -> Path:
-        return self._folder / "passwords"
-
-    @property
     def log(self) -> str:
         """Everything it has logged."""
         path = self._folder / "postfix.log"
@@ -141,7 +134,7 @@ class Postfix:
 
     def log_in_as(self, user: str, password: str) -> None:
         """Use another login from now on."""
-        self._passwords.write_text(f"[localhost]:{self._relay.port} {user}:{password}\n")
+        self._write("passwords", f"[localhost]:{self._relay.port} {user}:{password}\n")
 
     def send(self, sender: str, recipients: Sequence[str], message: bytes) -> str:
         """Hand a message in, as an application does on the machine; return its id in the queue once that is known."""
@@ -165,6 +158,13 @@ class Postfix:
     def gone(self, queue_id: str) -> bool:
         """Say whether nothing of a message is left to do."""
         return re.search(rf"/qmgr\[\d+\]: {queue_id}: removed$", self.log, re.MULTILINE) is not None
+
+    def _write(self, name: str, text: str) -> None:
+        path = self._folder / name
+        path.touch(0o600)
+        path.write_text(text)
+        # A file that was changed within these two seconds might change further: Postfix would wait until it is older.
+        os.utime(path, (time.time() - _SETTLED_SECONDS,) * 2)
 
     def _make_folders(self) -> None:
         self._queue.mkdir(0o755)
@@ -213,7 +213,7 @@ class Postfix:
             "smtp_tls_CAfile": self._relay.certificate,
             "smtp_tls_loglevel": 1,
             "smtp_sasl_auth_enable": "yes",
-            "smtp_sasl_password_maps": f"texthash:{self._passwords}",
+            "smtp_sasl_password_maps": f"texthash:{self._folder / 'passwords'}",
             "smtp_sasl_security_options": "noanonymous",
             "smtp_sasl_mechanism_filter": self._relay.mechanisms,
             "smtputf8_enable": "yes",
