@@ -5,7 +5,6 @@ Left out where there is no Postfix to run: ``.ci/run`` fetches one.
 
 import email
 import email.policy
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -25,16 +24,7 @@ OpenPostfix = Callable[..., Postfix]
 
 
 @pytest.fixture(scope="module")
-def package() -> Path:
-    """Debian's package, unpacked."""
-    folder = os.environ.get("POSTHOUSE_TEST_POSTFIX")
-    if folder is None:
-        pytest.skip("there is no Postfix: run as root with POSTHOUSE_TEST_POSTFIX=$(.ci/postfix)")
-    return Path(folder)
-
-
-@pytest.fixture(scope="module")
-def stack(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+def stack(postfix_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     with LocalStack(tmp_path_factory.mktemp("relay") / "data") as stack:
         yield stack
 
@@ -47,14 +37,14 @@ def returns() -> Iterator[ScriptedSmtpServer]:
 
 
 @pytest.fixture
-def open_postfix(package: Path, stack: LocalStack, returns: ScriptedSmtpServer) -> Iterator[OpenPostfix]:
+def open_postfix(postfix_package: Path, stack: LocalStack, returns: ScriptedSmtpServer) -> Iterator[OpenPostfix]:
     """Starts a Postfix that relays through the stack."""
     with ExitStack() as opened:
 
         def start(user: str, password: str, mechanisms: str = "") -> Postfix:
             port = int(stack.info["submission"].rpartition(":")[2])
             relay = Relay(port, stack.folder / "tls" / "certificate.pem", mechanisms)
-            postfix = opened.enter_context(Postfix(package, relay, ("posthouse.test", returns.port)))
+            postfix = opened.enter_context(Postfix(postfix_package, relay, ("posthouse.test", returns.port)))
             postfix.log_in_as(user, password)
             return postfix
 
