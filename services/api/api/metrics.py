@@ -22,7 +22,7 @@ class ApiMetrics:
         """Register them."""
         self.submissions = metrics.counter(
             "submissions",
-            "Messages handed in, by door and result: accepted, or why not.",
+            "Messages handed in, by door and result: accepted, repeated, or why not.",
             ("door", "result"),
         )
         self.deliveries = metrics.counter("deliveries", "Deliveries accepted, by their first state.", ("state",))
@@ -62,7 +62,7 @@ class ApiMetrics:
 
     @contextmanager
     def refusals(self, door: str, result_of: Callable[[Exception], str]) -> Iterator[None]:
-        """Count a message as refused where the block ends with an error.
+        """Count a message as refused where the block ends with an error; one that is taken is counted where it is taken.
 
         Args:
             door: which it came by.
@@ -74,13 +74,6 @@ class ApiMetrics:
             disabled = isinstance(error, PosthouseError) and error.facts.get("domain_disabled")
             self.submissions.labels(door, "domain_disabled" if disabled else result_of(error)).inc()
             raise
-
-    @contextmanager
-    def submission(self, door: str, result_of: Callable[[Exception], str]) -> Iterator[None]:
-        """Count a message as accepted where the block ends well, else as :meth:`refusals`."""
-        with self.refusals(door, result_of):
-            yield
-        self.submissions.labels(door, "accepted").inc()
 
 
 class RequestTimer:

@@ -65,13 +65,13 @@ class SubmissionRoute(GuardedRoute):
     media_types: ClassVar[frozenset[str]] = frozenset({"application/json", _FORM, _WHOLE})
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler; where it takes mail, counted from the guard on."""
+        """Return the handler; where it takes mail, refusals are counted from the guard on."""
         handle = super().get_route_handler()
         if "POST" not in (self.methods or ()):
             return handle
 
         async def counted(request: Request) -> Response:
-            with context_of(request).metrics.submission("rest", _result_of):
+            with context_of(request).metrics.refusals("rest", _result_of):
                 return await handle(request)
 
         return counted
@@ -148,10 +148,7 @@ def _file(part: FormPart, field: str) -> File:
 def _raw(caller: AccountCaller, message: SendRawMessage) -> Submission:
     return Submission(
         door="rest",
-        account_id=caller.account_id,
-        credential_id=caller.credential_id,
-        credential_kind=caller.kind,
-        uses_from_ids=caller.uses_from_ids,
+        caller=caller,
         raw=message.raw,
         to=_parties("recipients", message.recipients),
         extra=message.extra,
@@ -162,10 +159,7 @@ def _raw(caller: AccountCaller, message: SendRawMessage) -> Submission:
 def _of_parts(caller: AccountCaller, message: SendMessage, files: Iterable[File] = ()) -> Submission:
     return Submission(
         door="rest",
-        account_id=caller.account_id,
-        credential_id=caller.credential_id,
-        credential_kind=caller.kind,
-        uses_from_ids=caller.uses_from_ids,
+        caller=caller,
         sender=Party(message.sender.name, message.sender.address, "from.address"),
         to=_parties("to", message.to),
         cc=_parties("cc", message.cc),

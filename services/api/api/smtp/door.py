@@ -90,7 +90,7 @@ class SubmissionHandler:
     async def on_message(self, session: Session, envelope: Envelope) -> Reply:
         """Hand the message in; a 250 is the answer to its commit."""
         try:
-            with self._metrics.submission("smtp", result_of):
+            with self._metrics.refusals("smtp", result_of):
                 return await self._submit(await self._caller(session), envelope)
         except _Refused as refused:
             return refused.reply
@@ -186,10 +186,7 @@ def reply_to(error: PosthouseError) -> Reply:
 def _of(caller: AccountCaller) -> Submission:
     return Submission(
         door="smtp",
-        account_id=caller.account_id,
-        credential_id=caller.credential_id,
-        credential_kind=caller.kind,
-        uses_from_ids=caller.uses_from_ids,
+        caller=caller,
     )
 
 

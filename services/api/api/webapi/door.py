@@ -5,7 +5,7 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -112,9 +112,9 @@ async def _posted(request: Request, name: str) -> Response:
     context = context_of(request)
     counted = context.metrics
     # Only Send hands in mail.
-    submission = counted.submission("webapi", submission_result_of) if name == "Send" else nullcontext()
+    submissions = counted.refusals("webapi", submission_result_of) if name == "Send" else nullcontext()
     try:
-        with submission:
+        with submissions:
             response = await _called(request, context, name)
     except Exception as error:
         counted.webapi_results.labels(name, result_of(error)).inc()
@@ -212,13 +212,8 @@ async def _authenticated(context: Context, authorization: str, remote: str) -> A
         text = "an operator's key belongs to no account; use a login of the account"
         raise Turned("badauth", plain(401, text, _CHALLENGE))
     context.login_failures.succeeded(remote)
-    return AccountCaller(
-        caller.credential_id,
-        caller.account_id,
-        caller.kind,
-        caller.uses_from_ids and _is_exact(caller.login),
-        caller.login,
-    )
+    known = AccountCaller.of(caller, caller.account_id)
+    return replace(known, uses_from_ids=known.uses_from_ids and _is_exact(known.login))
 
 
 def _is_exact(login: str | None) -> bool:
