@@ -183,6 +183,22 @@ async def test_a_limit_is_reached_within_a_batch(client: httpx.AsyncClient, pool
     assert await count(pool) == 30
 
 
+async def test_each_message_is_counted_once(client: httpx.AsyncClient) -> None:
+    batch = [hello(0), 7, {**HELLO, "to": []}, hello(1, idempotency_key="a b"), hello(2)]
+    await send(client, *batch, headers=KEY)
+    await send(client, *batch, headers=KEY)
+    problem(await client.post("/v1/messages/batch", json={"messages": []}), 422, "validation_failed")
+
+    lines = (await client.get("/metrics")).text.splitlines()
+    counted = [line.removeprefix("posthouse_api_submissions_total") for line in lines if "submissions_total{" in line]
+    assert sorted(counted) == [
+        '{door="rest",result="accepted"} 2.0',
+        '{door="rest",result="no_recipients"} 2.0',
+        '{door="rest",result="repeated"} 2.0',
+        '{door="rest",result="validation_failed"} 4.0',
+    ]
+
+
 async def test_others_get_their_turn_while_a_batch_runs(client: httpx.AsyncClient, pool: Pool) -> None:
     batch = {"messages": [hello(number) for number in range(MOST)]}
 

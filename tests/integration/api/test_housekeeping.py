@@ -86,7 +86,7 @@ async def test_it_outlives_a_lost_database(database_url: str, pool: Pool, cut: s
         uncertain = await create_pool(postgres.url, size=1, service="test-sweeper")
         postgres.cut, postgres.then_down = "before commit" if cut == "before commit" else "after commit", True
         async with running(Housekeeping(uncertain, Silent(), limit=30, every_seconds=0.05)) as [task]:
-            await eventually(lambda: postgres.cuts == 1, 10, what="a cut")
+            await eventually(lambda: postgres.down, 10, what="a cut")
             postgres.down = False
             await eventually(lambda: _is(pool, (0, 3, 0)), 20, what="a sweep")
             assert not task.done()

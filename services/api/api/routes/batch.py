@@ -8,14 +8,13 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 
 from api.caller import AccountCaller
-from api.context import InContext
+from api.context import Context, InContext
 from api.idempotency import check_key, of_batch
 from api.routes.guard import AccountAuth, GuardedRoute, read_json
-from api.routes.submissions import KEY, REPLAYED, header_key, replayed_header, submission_of
+from api.routes.submissions import KEY, REPLAYED, header_key, replayed_header, result_of, submission_of
 from api.schemas.batch import BatchResult, SendBatch
 from api.schemas.messages import SentMessage
 from api.submission import Submission
-from api.submit import Submitter
 from shared.errors import DatabaseUnavailable, Forbidden, Overloaded, TooLarge, Unauthenticated, ValidationFailed
 from shared.web import problems
 from shared.web.problems import responses
@@ -62,7 +61,7 @@ async def send_batch(request: Request, context: InContext, caller: AccountAuth) 
 
     async def one(read: Read) -> tuple[bytes, bool | None]:
         async with room:
-            return await _handed_in(context.submitter, read, request.scope)
+            return await _handed_in(context, read, request.scope)
 
     results = await asyncio.gather(*(one(message) for message in messages))
     accepted = [replayed for _, replayed in results if replayed is not None]
@@ -94,20 +93,21 @@ def _read_one(caller: AccountCaller, value: object, place: int, key: str | None)
     return replace(submission, idempotency_key=of_batch(key, place)) if key is not None else submission
 
 
-async def _handed_in(submitter: Submitter, read: Read, scope: Mapping[str, Any]) -> tuple[bytes, bool | None]:
+async def _handed_in(context: Context, read: Read, scope: Mapping[str, Any]) -> tuple[bytes, bool | None]:
     """Hand in a message; return its result as JSON, and whether it was a repeat, None where it was refused.
 
     JSON at once: models of all results, made into JSON at the end, would hold up everybody else in this process.
     """
-    if isinstance(read, Exception):
-        return _refused(read, scope), None
     try:
-        accepted = await submitter.submit(read)
+        with context.metrics.refusals("rest", result_of):
+            accepted = await context.submitter.submit(_understood(read))
     except Exception as error:  # noqa: BLE001 - told in the result of this message, and logged where it is our fault
-        return _refused(error, scope), None
+        return b'{"status":"refused","problem":%b}' % problems.partial(error, scope), None
     message = SentMessage.of(accepted).model_dump_json().encode()
     return b'{"status":"accepted","message":%b}' % message, accepted.replayed
 
 
-def _refused(error: Exception, scope: Mapping[str, Any]) -> bytes:
-    return b'{"status":"refused","problem":%b}' % problems.partial(error, scope)
+def _understood(read: Read) -> Submission:
+    if isinstance(read, Exception):
+        raise read
+    return read
