@@ -39,7 +39,9 @@ FromIdsOption = Annotated[
     bool,
     typer.Option("--from-ids/--no-from-ids", help="Give each delivery a token in its return path, for reports."),
 ]
-KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, or its part of 12 characters between underscores.")]
+KeyArgument = Annotated[
+    str, typer.Argument(metavar="KEY", help="The key's id, or its part of 12 characters between underscores.")
+]
 
 key = new_group("key", "API keys of an account.")
 login = new_group("login", "Logins of an account: an address and a password.")
@@ -58,7 +60,9 @@ def create_key(
     *,
     name: NameOption = None,
     from_ids: FromIdsOption = True,
-    test: Annotated[bool, typer.Option("--test", help="A sandbox key: outcomes are simulated, nothing is sent.")] = False,
+    test: Annotated[
+        bool, typer.Option("--test", help="A sandbox key: outcomes are simulated, nothing is sent.")
+    ] = False,
     expires_at: ExpiresOption = None,
 ) -> None:
     """Create an API key of an account, and show it this once."""

@@ -30,7 +30,9 @@ _ARGON2_AT_ONCE = 2
 _ARGON2_WAITING = 64
 """Password checks in hand, beyond which a request is turned away: each costs some 15 ms of processor time."""
 
-_NO_KEY = "this is no API key: one looks like ph_<12 characters>_<43 characters>, that of a sandbox begins with ph_test_"
+_NO_KEY = (
+    "this is no API key: one looks like ph_<12 characters>_<43 characters>, that of a sandbox begins with ph_test_"
+)
 _UNKNOWN_KEY = "this API key is not known here; check that it was copied whole"
 _UNKNOWN_LOGIN = "user name or password is wrong"
 

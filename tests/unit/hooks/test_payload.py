@@ -28,6 +28,7 @@ MAIL = LoadedMail(
     subject="Grüße <&>",
     extra='{"order": "17", "a": "b"}',
     tags=("x", "y"),
+    is_test=False,
 )
 CALL = LoadedCall(id=5, endpoint_id=2, account_id=3, created_at=EVENT.created_at, event=EVENT, mail=MAIL)
 
@@ -38,6 +39,7 @@ def test_a_payload_says_what_happened_to_which_mail() -> None:
         "id": "41",
         "created_at": "2026-05-01T12:00:00.000007Z",
         "account_id": "3",
+        "test": False,
         "data": {
             "message_id": "<a@b>",
             "message": "12",
