@@ -79,11 +79,14 @@ class Timeouts:
     quit: float = 10.0
     auth: float = 120.0
     """For each reply of an exchange."""
+    silence: float = 2.0
+    """Since the server spoke last: after more, content is not sent before it has said that it is still there."""
 
     @classmethod
     def all(cls, seconds: float) -> "Timeouts":
         """Return the same limit for every phase; nobody waits longer than 10 s for a goodbye."""
-        return cls(**{phase.name: seconds for phase in fields(cls)} | {"quit": min(seconds, 10.0)})
+        shorter = {"quit": min(seconds, 10.0), "silence": min(seconds, 2.0)}
+        return cls(**{phase.name: seconds for phase in fields(cls)} | shorter)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,6 @@ _AT_ONCE = 262_144
 """Octets of content that are made ready as a whole."""
 _ALONG = 65_536
 """Octets of content that are sent before it is known whether anybody will have them."""
-_FRESH_SECONDS = 2.0
-"""A server that spoke so lately has not left in the meantime."""
 
 
 class Session:
@@ -91,11 +89,11 @@ class Session:
 
     async def quit(self) -> None:
         """Take leave of the server (RFC 5321 4.1.1.10) and close; never fails and never takes long."""
-        if self._stands:
+        stands, self._usable = self._stands, False
+        if stands:
             self._connection.write(b"QUIT\r\n")
             with contextlib.suppress(OSError, MalformedReply):  # TimeoutError is an OSError; either way it is over
                 await self._connection.reply(self._timeouts.quit)
-        self._usable = False
         await self._connection.closed()
 
     def abort(self) -> None:
@@ -131,7 +129,7 @@ class Session:
 
     def _may_go_along(self, octets: bytes) -> bool:
         # Where a server left while nobody spoke, content sent along would leave in doubt whether it took the mail.
-        return len(octets) <= _ALONG and asyncio.get_running_loop().time() - self._heard < _FRESH_SECONDS
+        return len(octets) <= _ALONG and asyncio.get_running_loop().time() - self._heard <= self._timeouts.silence
 
     def _octets(self, mail: Mail) -> bytes | None:
         """Return the content ready for the wire; None where it is large or a stream, and made ready piece by piece."""

@@ -1,6 +1,7 @@
 """One mail transaction (RFC 5321 3.3): exactly one result for each recipient, whatever the server does."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -166,8 +167,7 @@ class Transaction:
         if reply.positive:
             self.needs_reset = True
         else:
-            for index in range(len(self._results)):
-                self._settle(index, Stage.MAIL, reply)
+            self._settle(range(len(self._results)), Stage.MAIL, reply)
         return reply.positive
 
     async def _read_rcpt(self, index: int) -> None:
@@ -177,16 +177,16 @@ class Transaction:
         if reply.positive:
             self._accepted.append(index)
             return
-        self._settle(index, Stage.RCPT, reply)
+        self._settle([index], Stage.RCPT, reply)
         if index and reply.code in TOO_MANY:  # the first one cannot be one too many
             self._surplus.add(index)
 
     def _leave_out(self, start: int) -> None:
         """Say of the recipients from this one on what the server said of the one before."""
         if self._last is not None:
-            for index in range(start, len(self._results)):
-                self._settle(index, Stage.RCPT, self._last)
-                self._surplus.add(index)
+            rest = range(start, len(self._results))
+            self._settle(rest, Stage.RCPT, self._last)
+            self._surplus.update(rest)
 
     # The content by DATA.
 
@@ -197,7 +197,7 @@ class Transaction:
         elif data.code < 400:
             raise MalformedReply(f"{data.code} is no reply to DATA")
         else:
-            self._settle_accepted(Stage.DATA, data)
+            self._settle(self._accepted, Stage.DATA, data)
 
     async def _end_for_nobody(self) -> None:
         # RFC 2920 3.1: the server takes DATA although it took no recipient; an empty message brings both back in step.
@@ -222,7 +222,7 @@ class Transaction:
             if reply.code < 400:
                 raise MalformedReply(f"{reply.code} before the end of the content")
         self.needs_reset = False
-        self._settle_accepted(Stage.MESSAGE, reply)
+        self._settle(self._accepted, Stage.MESSAGE, reply)
 
     async def _stream(self) -> bool:
         """Send the content in pieces; False where the server answers before its end."""
@@ -258,16 +258,18 @@ class Transaction:
 
     async def _read_chunk(self) -> None:
         reply = await self._reply(Stage.MESSAGE, self._timeouts.message)
-        if 300 <= reply.code < 400:
-            raise MalformedReply(f"{reply.code} is no reply to BDAT")
+        if self._connection.out_of_step:  # no 354 stands between the envelope and this: it may be the answer to a RCPT
+            raise MalformedReply("more replies than commands")
         self.needs_reset = not reply.positive  # RFC 3030 2: a chunk that failed leaves the transaction open
-        self._settle_accepted(Stage.MESSAGE, reply)
+        self._settle(self._accepted, Stage.MESSAGE, reply)
 
     # Facts.
 
     async def _reply(self, stage: Stage, seconds: float) -> Reply:
         self._stage = stage
         self._last = reply = await self._connection.reply(seconds)
+        if 300 <= reply.code < 400 and stage is not Stage.DATA:  # RFC 5321 4.2.1: it would wait for more from us
+            raise MalformedReply(f"{reply.code} is no reply here ({stage.value})")
         if reply.code == 421:  # RFC 5321 3.8: the server is about to close
             self.broken = True
             self.farewell = self._facts(reply)
@@ -276,16 +278,13 @@ class Transaction:
     def _facts(self, reply: Reply) -> ReplyFacts:
         return reply.facts(enhanced=self._extensions.enhanced_status_codes)
 
-    def _settle(self, index: int, stage: Stage, reply: Reply) -> None:
+    def _settle(self, places: Iterable[int], stage: Stage, reply: Reply) -> None:
         facts = self._facts(reply)
         accepted = stage is Stage.MESSAGE and reply.positive
-        self._results[index] = RcptResult(
-            self._mail.recipients[index], accepted, stage, facts.code, facts.enhanced, facts.text
-        )
-
-    def _settle_accepted(self, stage: Stage, reply: Reply) -> None:
-        for index in self._accepted:
-            self._settle(index, stage, reply)
+        for index in places:
+            self._results[index] = RcptResult(
+                self._mail.recipients[index], accepted, stage, facts.code, facts.enhanced, facts.text
+            )
 
     def _break(self, why: str) -> None:
         """Settle who has no result yet; what the server said about others stays true."""
@@ -295,7 +294,7 @@ class Transaction:
             if self._results[index] is not None:
                 continue
             if last is not None and last.code == 421:  # it said why it was going to close
-                self._settle(index, self._stage, last)
+                self._settle([index], self._stage, last)
             else:
                 self._results[index] = RcptResult(
                     recipient, False, self._stage, code=0, enhanced="", text=why, in_doubt=self._ended
