@@ -139,6 +139,7 @@ class Line:
         reused = self._session.transactions > 0
         result, untouched = await self._try(mail, content)
         if reused and untouched:
+            await self._session.quit()
             try:
                 self._session = (await self._dialer.dial(self._site, anew=True)).take()
             except Undeliverable as trouble:

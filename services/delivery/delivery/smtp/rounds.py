@@ -5,8 +5,8 @@ from collections import deque
 from delivery.smtp.facts import RcptResult, ReplyFacts, Sent, Stage
 from delivery.smtp.transaction import TOO_MANY, Held
 
-_FRUITLESS = 3
-"""Transactions in a row in which a server takes nobody for want of room; then it has none, whoever asks."""
+_FRUITLESS = 5
+"""Transactions in a row in which a server takes nobody for want of room; then it is believed to have none, whoever asks."""
 
 
 class Rounds:
@@ -25,6 +25,7 @@ class Rounds:
         self._most = most or len(recipients)
         self._batch: list[int] = []
         self._fruitless = 0
+        self._guess: int | None = None
         self.learned: int | None = None
         """How many recipients the server turned out to take at a time."""
 
@@ -43,12 +44,15 @@ class Rounds:
             self._most = len(self._recipients) if self._announced is None else self._announced
             self._waiting = deque(index for index in self._waiting if self._results[index] is None)
             return
+        if self._guess is not None and not _no_room(held.results[0]):
+            self.learned = self._guess  # who was too many before is welcome now: it was the count, and no full mailbox
+        self._guess = None
         if not held.surplus:
             return
         if not held.accepted:
             self._most = 1
-        elif min(held.surplus) == len(self._batch) - len(held.surplus):
-            self._most = self.learned = held.accepted  # all of its end: the server counts, and will again
+        elif max(held.surplus) > held.accepted[-1]:
+            self._most = self._guess = len(held.accepted)  # it seems to count; if so, it will again
         self._waiting.extendleft(self._batch[place] for place in sorted(held.surplus, reverse=True))
 
     def end(self, why: str, farewell: ReplyFacts | None) -> Sent:

@@ -55,8 +55,8 @@ class Held:
     surplus: frozenset[int]
     """Places of recipients that may be one too many for this transaction and not refused for good; their results say what the
     server answered."""
-    accepted: int
-    """How many recipients the server took."""
+    accepted: tuple[int, ...]
+    """Places of the recipients whom the server took before it saw the content."""
 
 
 class Transaction:
@@ -108,7 +108,7 @@ class Transaction:
         except OSError as error:
             self._break(f"connection lost: {error}")
         results = tuple(result for result in self._results if result is not None)
-        return Held(results, frozenset(self._surplus), len(self._accepted))
+        return Held(results, frozenset(self._surplus), tuple(self._accepted))
 
     # The two ways through the envelope.
 

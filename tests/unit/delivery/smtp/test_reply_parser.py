@@ -50,6 +50,7 @@ def test_an_enhanced_code_counts_only_where_it_was_announced() -> None:
         b"250-a\r\n251 b\r\n",
         b"250" + b" x" * 3000 + b"\r\n",
         b"250-x\r\n" * 200,
+        b"250-" + b"x" * 4_000 + b"\r\n250-" + (b"y" * 4_000 + b"\r\n250-") * 20,
         b"x" * 5000,
         b"250 x\r\n" * 10_000,
         "２５０ OK\r\n".encode(),
