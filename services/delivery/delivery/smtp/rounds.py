@@ -31,7 +31,11 @@ class Rounds:
 
     def next(self) -> tuple[str, ...]:
         """Return the recipients of the next transaction; none where everybody has a result."""
-        self._batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        if len(self._waiting) <= self._most:
+            self._batch = list(self._waiting)
+            self._waiting.clear()
+        else:
+            self._batch = [self._waiting.popleft() for _ in range(self._most)]
         return tuple(self._recipients[index] for index in self._batch)
 
     def take(self, held: Held) -> None:

@@ -81,7 +81,8 @@ class Session:
         octets = self._octets(mail)
         rounds = Rounds(mail.recipients, self._most or self.extensions.rcpt_max)
         while batch := rounds.next():
-            rounds.take(await self._transact(replace(mail, recipients=batch), octets))
+            part = mail if len(batch) == len(mail.recipients) else replace(mail, recipients=batch)
+            rounds.take(await self._transact(part, octets))
             if self._is_over(mail):
                 break
         self._most = rounds.learned or self._most
