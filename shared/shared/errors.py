@@ -13,7 +13,13 @@
     |   |-- Forbidden
     |   |-- NotFound
     |   |-- Conflict
+    |   |   |-- IdempotencyConflict
+    |   |   `-- FromIdTaken
     |   `-- NotAvailableYet
+    |-- LimitReached               the account may go on later
+    |   |-- MessageLimitReached
+    |   |-- RecipientLimitReached
+    |   `-- RateLimited
     |-- Unavailable                try again later
     |   |-- Overloaded
     |   `-- DatabaseUnavailable
@@ -109,10 +115,49 @@ class Conflict(BadInput):
     code = "conflict"
 
 
+class IdempotencyConflict(Conflict):
+    """This idempotency key was used for another message; use a new key for a new message."""
+
+    code = "idempotency_conflict"
+
+
+class FromIdTaken(Conflict):
+    """This from_id names another delivery; choose one that was never used, or let one be made."""
+
+    code = "from_id_taken"
+
+
 class NotAvailableYet(BadInput):
     """This version of Posthouse does not do that yet."""
 
     code = "not_available_yet"
+
+
+class LimitReached(PosthouseError):
+    """The account has used up what it may do for now.
+
+    The fact ``retry_after`` says in how many seconds it may go on; it is missing where waiting does not help.
+    """
+
+    code = "limit_reached"
+
+
+class MessageLimitReached(LimitReached):
+    """The account has used up its messages for a day."""
+
+    code = "message_limit_reached"
+
+
+class RecipientLimitReached(LimitReached):
+    """The account has used up its first-time recipients for a day."""
+
+    code = "recipient_limit_reached"
+
+
+class RateLimited(LimitReached):
+    """The account sends faster than it may."""
+
+    code = "rate_limited"
 
 
 class Unavailable(PosthouseError):

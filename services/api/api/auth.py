@@ -141,6 +141,7 @@ class Authenticator:
             kind="login" if row.kind == "login" else "api_key",
             # Of one login, demo@ and demo+x@ may differ in this, as they do in mox: who wants from_ids names the login itself.
             uses_from_ids=row.uses_from_ids and (login is None or login_id(login) == row.public_id),
+            is_test=row.is_test,
             login=login,
         )
 

@@ -16,17 +16,24 @@ class Caller:
     kind: CredentialKind
     uses_from_ids: bool
     """Whether mail handed in with it gets a from_id in MAIL FROM."""
+    is_test: bool
+    """A sandbox key: nothing that is handed in with it leaves the house."""
     login: str | None = None
     """The address that was given as user name, as it was spelled; None for an API key."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountCaller:
-    """A caller that belongs to an account, and sees only that."""
+    """A caller that belongs to an account, and sees only that; the rest as of :class:`Caller`."""
 
     credential_id: int
     account_id: int
     kind: CredentialKind
     uses_from_ids: bool
+    is_test: bool
     login: str | None = None
-    """As of :class:`Caller`."""
+
+    @classmethod
+    def of(cls, caller: Caller, account_id: int) -> "AccountCaller":
+        """Return a caller that is known to belong to an account."""
+        return cls(caller.credential_id, account_id, caller.kind, caller.uses_from_ids, caller.is_test, caller.login)

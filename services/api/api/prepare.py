@@ -50,6 +50,8 @@ class Prepared:
     """In the order To, Cc, Bcc."""
     subject: str
     message_id: str
+    bcc: tuple[Mailbox, ...]
+    """Those that the header does not name, for the copy in Sent."""
     extra: Mapping[str, str]
     """What comes back with every event."""
     compose: Callable[[], Composed]
@@ -97,6 +99,7 @@ def _of_raw(submission: Submission, raw: bytes, limits: Limits, makings: Makings
         recipients=recipients,
         subject=message.subject,
         message_id=message.message_id,
+        bcc=message.bcc() if submission.save_sent else (),
         extra=extra,
         compose=lambda: message.composed,
     )
@@ -137,6 +140,7 @@ def _of_parts(submission: Submission, makings: Makings) -> Prepared:
         recipients=(*draft.to, *draft.cc, *bcc),
         subject=draft.subject,
         message_id=draft.message_id,
+        bcc=bcc,
         extra=submission.extra or {},
         compose=run,
     )

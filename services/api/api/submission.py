@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from api.caller import CredentialKind
+from api.caller import AccountCaller
 from shared.db import inputs
 from shared.errors import NoRecipients, TooLarge, ValidationFailed
 
@@ -49,10 +49,7 @@ class Submission:
     """
 
     door: Door
-    account_id: int
-    credential_id: int
-    credential_kind: CredentialKind
-    uses_from_ids: bool
+    caller: AccountCaller
     sender: Party | None = None
     """From; None only with ``raw``."""
     to: tuple[Party, ...] = ()
@@ -80,8 +77,14 @@ class Submission:
     """Aware; when it may be tried first. None, or past: now. How far ahead it may lie is for the door to say."""
     require_tls: bool | None = None
     """True: only over verified TLS (RFC 8689); False: also where policy asks for TLS; None: by policy."""
+    expires_at: datetime | None = None
+    """Aware; what is not delivered by then fails. None: by the retry schedule."""
+    save_sent: bool = False
+    """Whether the account's mailbox Sent shall have a copy."""
     extra: Mapping[str, str] | None = None
     tags: tuple[str, ...] = ()
+    idempotency_key: str | None = None
+    """Under which it is handed in once, however often it comes."""
 
     @property
     def recipients(self) -> tuple[Party, ...]:

@@ -18,7 +18,7 @@ from api.submission import Limits, Submission, check, message_too_large
 from api.writer import Item, Writer
 from shared import log
 from shared.clock import Clock, monotonic, utc_now
-from shared.db.accept import NewDelivery, NewMessage
+from shared.db.accept import AcceptedMessage, NewDelivery, NewMessage
 from shared.db.domains import SenderDomain, sender_allowed
 from shared.db.engine import Connection, Pool, reachable
 from shared.db.ids import IdBlocks
@@ -50,26 +50,6 @@ class Rules:
     """Makes the tokens of return paths."""
 
 
-@dataclass(frozen=True, slots=True)
-class SubmittedDelivery:
-    """One recipient of an accepted message."""
-
-    id: int
-    recipient: str
-    from_id: str | None
-    state: DeliveryState
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """An accepted message."""
-
-    id: int
-    message_id: str
-    """The Message-ID header, with its angle brackets."""
-    deliveries: tuple[SubmittedDelivery, ...]
-
-
 class Submitter:
     """Takes submissions.
 
@@ -98,40 +78,44 @@ class Submitter:
         self._ids = IdBlocks()
         self._lanes = Lanes()
 
-    async def submit(self, submission: Submission) -> Submitted:
+    async def submit(self, submission: Submission) -> AcceptedMessage:
         """Check, compose and store a submission.
 
         Raises:
             BadInput: what is wrong with it, with the field in the error.
+            LimitReached: its account may not send it now.
             Unavailable: it was not stored (or nobody can tell; the text says so); later it may be.
         """
         begun = monotonic()
         line = log.get(__name__).bind(
-            account_id=submission.account_id,
-            credential_id=submission.credential_id,
+            account_id=submission.caller.account_id,
+            credential_id=submission.caller.credential_id,
             door=submission.door,
             recipients=len(submission.recipients),
             files=len(submission.files),
         )
         try:
-            submitted, size = await self._submit(submission)
+            accepted, size = await self._submit(submission)
         except PosthouseError as error:
             self._metrics.submissions.labels(submission.door, error.code).inc()
             line.info("submission_refused", field=error.field, milliseconds=_since(begun), outcome=error.code)
             raise
-        states = [delivery.state for delivery in submitted.deliveries]
-        for state in set(states):
-            self._metrics.deliveries.labels(state.value).inc(states.count(state))
-        self._metrics.submissions.labels(submission.door, "accepted").inc()
+        states = [delivery.state for delivery in accepted.deliveries]
+        outcome = "repeated" if accepted.replayed else "accepted"
+        if not accepted.replayed:
+            for state in set(states):
+                self._metrics.deliveries.labels(state.value).inc(states.count(state))
+        self._metrics.submissions.labels(submission.door, outcome).inc()
         line.info(
             "submitted",
-            message=submitted.id,
+            message=accepted.id,
             size=size,
             suppressed=states.count(DeliveryState.SUPPRESSED),
+            held=states.count(DeliveryState.HELD),
             milliseconds=_since(begun),
-            outcome="accepted",
+            outcome=outcome,
         )
-        return submitted
+        return accepted
 
     async def check_sender(self, submission: Submission) -> None:
         """Check nothing but whether the credential may use this From, for a door that has to refuse that first.
@@ -144,7 +128,7 @@ class Submitter:
             async with reachable(), self._pool.acquire() as connection:
                 await self._sender_domain(connection, submission, sender_of(submission), submission.sender.field)
 
-    async def _submit(self, submission: Submission) -> tuple[Submitted, int]:
+    async def _submit(self, submission: Submission) -> tuple[AcceptedMessage, int]:
         check(submission, self._rules.limits)
         # The whole of a raw message is read at once; parts are composed once it is sure that their sender may send.
         message = await self._aside(
@@ -156,7 +140,8 @@ class Submitter:
             domain = await self._sender_domain(connection, submission, message.sender, message.sender_field)
             message_id, *delivery_ids = await self._ids.take(connection, 1 + len(message.recipients))
             lanes = {
-                site: await self._lanes.find(connection, site, submission.account_id) for site in set(sites.values())
+                site: await self._lanes.find(connection, site, submission.caller.account_id)
+                for site in set(sites.values())
             }
         path = _ReturnPath(submission, message, domain)
         deliveries = tuple(
@@ -167,14 +152,7 @@ class Submitter:
         row = self._message(message_id, submission, message, composed, deliveries)
         if len(row.content) > self._rules.limits.message_bytes:
             raise message_too_large(len(row.content), self._rules.limits)
-        suppressed = await self._writer.write(Item(row, frozenset(site.key for site in lanes)))
-        told = tuple(
-            SubmittedDelivery(
-                d.id, d.recipient, d.from_id, DeliveryState.SUPPRESSED if d.id in suppressed else DeliveryState.QUEUED
-            )
-            for d in deliveries
-        )
-        return Submitted(message_id, message.message_id, told), len(row.content)
+        return await self._writer.write(Item(row, frozenset(site.key for site in lanes))), len(row.content)
 
     async def _sender_domain(
         self, connection: Connection, submission: Submission, sender: Mailbox, field: str
@@ -182,12 +160,12 @@ class Submitter:
         address = sender.address
         domain = await sender_allowed(
             connection,
-            submission.account_id,
-            submission.credential_kind,
+            submission.caller.account_id,
+            submission.caller.kind,
             address,
             unverified=self._rules.unverified_domains,
         )
-        if domain is None and submission.credential_kind == "login":
+        if domain is None and submission.caller.kind == "login":
             raise FromNotAllowed(
                 "a login sends from the addresses of its account only, and this is none of them", field=field
             )
@@ -242,9 +220,9 @@ class Submitter:
         header = self._received(message_id, message.recipients) + composed.header
         return NewMessage(
             id=message_id,
-            account_id=submission.account_id,
+            account_id=submission.caller.account_id,
             door=submission.door,
-            credential_id=submission.credential_id,
+            credential_id=submission.caller.credential_id,
             message_id=message.message_id,
             sender=message.sender.address.text,
             sender_domain=message.sender.address.domain,
@@ -257,6 +235,12 @@ class Submitter:
             extra=orjson.dumps(dict(message.extra)).decode() if message.extra else None,
             tags=submission.tags or None,
             deliveries=deliveries,
+            expires_at=submission.expires_at,
+            save_sent=submission.save_sent,
+            bcc=headers.address_list("Bcc", message.bcc, utf8=composed.smtputf8).decode()
+            if submission.save_sent and message.bcc
+            else None,
+            is_test=submission.caller.is_test,
         )
 
     def _received(self, message_id: int, recipients: Sequence[Mailbox]) -> bytes:
@@ -278,7 +262,7 @@ class _ReturnPath:
     @property
     def takes_from_id(self) -> bool:
         """Whether there is a return path, and reports to it shall name the delivery."""
-        return self.submission.uses_from_ids and self.message.mail_from is not None
+        return self.submission.caller.uses_from_ids and self.message.mail_from is not None
 
     def text(self, from_id: str | None) -> str:
         """Return MAIL FROM with a from_id, or as it is without one."""

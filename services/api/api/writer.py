@@ -6,7 +6,7 @@ up: what was stored is answered as accepted, what was not is stored again, and o
 
 import asyncio
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -14,11 +14,12 @@ import asyncpg
 from api.metrics import ApiMetrics
 from shared import log
 from shared.clock import Monotonic, monotonic
-from shared.db.accept import NewMessage, accept, stored, suppressed
+from shared.db.accept import AcceptedMessage, NewMessage, Result, accept, stored
 from shared.db.engine import CONNECTION_LOST, Pool, with_fresh_plans
 from shared.db.transaction import Bell, Rings, transaction
-from shared.errors import DatabaseUnavailable
+from shared.errors import DatabaseUnavailable, PosthouseError
 from shared.events import Subject
+from shared.lifecycle import DeliveryState
 from shared.worker.coalesce import Coalescer, Limits
 
 _LOOK_AGAIN_SECONDS = 0.1
@@ -35,10 +36,6 @@ class Item:
     message: NewMessage
     sites: frozenset[str]
     """Keys of the sites its deliveries wait for."""
-
-
-Result = frozenset[int] | DatabaseUnavailable
-"""Which deliveries of a message were suppressed, or why it was turned away."""
 
 
 class Writer:
@@ -70,15 +67,18 @@ class Writer:
         )
         metrics.waiting.set_function(lambda: float(self._batches.waiting))
 
-    async def write(self, item: Item) -> frozenset[int]:
-        """Store a message; return the ids of those of its deliveries that were suppressed.
+    async def write(self, item: Item) -> AcceptedMessage:
+        """Store a message, or find that it was stored before.
 
         Raises:
+            IdempotencyConflict: its key was used for another message.
+            FromIdTaken: the from_id that its client chose names another delivery.
+            LimitReached: its account may not send it now.
             Overloaded: too many messages wait already.
             DatabaseUnavailable: it was not stored, or nobody can tell; the text says which.
         """
         result = await self._batches.submit(item)
-        if isinstance(result, DatabaseUnavailable):
+        if isinstance(result, PosthouseError):
             raise result
         return result
 
@@ -108,13 +108,13 @@ class Writer:
                 break
         return [results[item.message.id] for item in items]
 
-    async def _store(self, batch: Sequence[Item]) -> dict[int, frozenset[int]]:
+    async def _store(self, batch: Sequence[Item]) -> dict[int, Result]:
         begun = self._clock()
         committing = False
         try:
             async with transaction(self._pool, self._bell) as (connection, rings):
-                accepted = await accept(connection, [item.message for item in batch])
-                _add_rings(rings, batch, accepted.suppressed)
+                results = await accept(connection, [item.message for item in batch])
+                _add_rings(rings, batch, results)
                 committing = True
         except CONNECTION_LOST as error:
             log.get(__name__).warning(
@@ -123,7 +123,7 @@ class Writer:
             raise _Lost(committing=committing) from error
         self._metrics.accept.observe(self._clock() - begun)
         self._metrics.batch.observe(len(batch))
-        return {item.message.id: _of(item, accepted.suppressed) for item in batch}
+        return {item.message.id: result for item, result in zip(batch, results, strict=True)}
 
     async def _look_up(self, left: dict[int, Item], deadline: float) -> dict[int, Result]:
         """Find out which messages are stored after all, and take them out of ``left``; all of it where nobody can tell."""
@@ -131,8 +131,7 @@ class Writer:
         while True:
             try:
                 async with self._pool.acquire() as connection:
-                    present = await stored(connection, list(left))
-                    settled = await suppressed(connection, list(present))
+                    present = await stored(connection, [item.message for item in left.values()])
             except CONNECTION_LOST:
                 if not await self._pause(deadline):
                     lost = list(left)
@@ -141,9 +140,9 @@ class Writer:
             else:
                 found = [left.pop(message_id) for message_id in present]
                 rings = Rings()
-                _add_rings(rings, found, settled)
+                _add_rings(rings, found, list(present.values()))
                 rings.ring(self._bell)
-                return {item.message.id: _of(item, settled) for item in found}
+                return dict(present)
 
     async def _pause(self, deadline: float) -> bool:
         """Wait a moment; False where there is no time left."""
@@ -162,13 +161,12 @@ class _Lost(Exception):
         """Whether COMMIT may have been on its way; before it, nothing can have been stored."""
 
 
-def _of(item: Item, suppressed_ids: Collection[int]) -> frozenset[int]:
-    return frozenset(d.id for d in item.message.deliveries if d.id in suppressed_ids)
-
-
-def _add_rings(rings: Rings, batch: Sequence[Item], suppressed_ids: Collection[int]) -> None:
-    for item in batch:
-        if len(_of(item, suppressed_ids)) < len(item.message.deliveries):
+def _add_rings(rings: Rings, batch: Sequence[Item], results: Sequence[Result]) -> None:
+    for item, result in zip(batch, results, strict=True):
+        if isinstance(result, PosthouseError) or result.replayed:
+            continue
+        states = {delivery.state for delivery in result.deliveries}
+        if DeliveryState.QUEUED in states:
             rings.add(Subject.DELIVERY_DUE, *item.sites)
-    if suppressed_ids:
-        rings.add(Subject.EVENT_RECORDED)
+        if DeliveryState.SUPPRESSED in states:
+            rings.add(Subject.EVENT_RECORDED)

@@ -75,6 +75,18 @@ def _outcome(tried: Tried, result: Result, event: EventType, *, retry_in: timede
     )
 
 
+def expired(delivery_id: int, worker_id: int) -> Outcome:
+    """Return the end of a delivery that its sender wanted no later than now."""
+    return Outcome(
+        delivery_id=delivery_id,
+        source=Source.GATE,
+        event=EventType.FAILED,
+        worker_id=worker_id,
+        category=Category.TRANSIENT,
+        text="expired: it was not delivered by the time its sender had set",
+    )
+
+
 def lost_too_often(delivery_id: int) -> Outcome:
     """Return the end of a delivery whose workers died in mid-attempt again and again."""
     return Outcome(

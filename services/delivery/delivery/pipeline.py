@@ -12,7 +12,7 @@ import structlog
 
 from delivery.dial import NO_FACTS, Dialer, Line, Undeliverable
 from delivery.ledger import Ledger
-from delivery.outcome import Result, Tried, decide
+from delivery.outcome import Result, Tried, decide, expired
 from delivery.prepare import BodyBudget, Mail, load
 from delivery.signing import Signers
 from shared.clock import Clock
@@ -326,6 +326,8 @@ class _Run:
                 await ledger.settle(
                     Outcome(mail.delivery_id, Source.GATE, EventType.SUPPRESSED, worker_id=worker_id, text=text)
                 )
+            case Verdict.EXPIRED:
+                await ledger.settle(expired(mail.delivery_id, worker_id))
             case Verdict.CANCELED:
                 await ledger.settle(Outcome(mail.delivery_id, Source.GATE, EventType.CANCELED, worker_id=worker_id))
             case Verdict.NOT_OURS | Verdict.START:

@@ -19,7 +19,7 @@ SMALL = 64 * 1024
 """Bodies up to this size are loaded with their batch."""
 
 _LOAD = """
-SELECT d.id, d.account_id, d.message_id, d.mail_from, d.recipient, d.recipient_domain, d.recipient_key, d.created_at,
+SELECT d.id, d.account_id, d.message_id, d.mail_from, d.recipient, d.recipient_domain, d.recipient_key, d.stream, d.created_at,
     m.sender, m.sender_domain, m.size, m.header_size, m.smtputf8, m.require_tls IS TRUE AS require_tls, a.retry_schedule
 FROM delivery d JOIN message m ON m.id = d.message_id JOIN account a ON a.id = d.account_id
 WHERE d.id = ANY ($1::bigint[])
@@ -93,6 +93,7 @@ def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None) -> Mail:
         mox_key=mox_key(parse(record["recipient"])),
         sender=record["sender"],
         sender_domain=record["sender_domain"],
+        stream=record["stream"],
     )
     return Mail(
         claimed=row,

@@ -187,8 +187,9 @@ async def _suppress(connection: Connection, effects: list[_Effect]) -> frozenset
     cleared = [e.delivery for e in effects if e.event is EventType.DELIVERED and e.outcome.source is Source.ATTEMPT]
     if cleared:
         await connection.execute(
-            "DELETE FROM recipient_state r USING unnest($1::bigint[], $2::text[]) AS d (account_id, key) WHERE r.account_id = d.account_id AND r.key = d.key",
+            _CLEAR_FAILURES,
             [row["account_id"] for row in cleared],
+            [row["stream"] for row in cleared],
             [row["recipient_key"] for row in cleared],
         )
     grew = set()
@@ -200,7 +201,9 @@ async def _suppress(connection: Connection, effects: list[_Effect]) -> frozenset
             and outcome.code
             and outcome.category is Category.RECIPIENT
         ):
-            failures = await connection.fetchval(_COUNT_FAILURE, delivery["account_id"], delivery["recipient_key"])
+            failures = await connection.fetchval(
+                _COUNT_FAILURE, delivery["account_id"], delivery["stream"], delivery["recipient_key"]
+            )
             if outcome.immediate:
                 reason = "hard_bounce"
             elif failures >= FAILURES_IN_A_ROW:
@@ -220,6 +223,7 @@ async def _suppress(connection: Connection, effects: list[_Effect]) -> frozenset
                 clean_text(outcome.text),
                 outcome.delivery_id,
                 outcome.report_id,
+                delivery["stream"],
             )
         )
         if effect.suppressing:
@@ -286,15 +290,19 @@ _LOCK_LIVE = """
 SELECT delivery_id, worker_id, attempt::integer AS attempt, started_at, cancel_at
 FROM delivery_queue WHERE delivery_id = ANY ($1::bigint[]) ORDER BY delivery_id FOR UPDATE
 """
-_READ = "SELECT id, account_id, state, recipient, recipient_key FROM delivery WHERE id = ANY ($1::bigint[])"
+_READ = "SELECT id, account_id, stream, state, recipient, recipient_key FROM delivery WHERE id = ANY ($1::bigint[])"
 _COUNT_FAILURE = """
-INSERT INTO recipient_state (account_id, key, failures) VALUES ($1, $2, 1)
-ON CONFLICT (account_id, key) DO UPDATE SET failures = least(recipient_state.failures + 1, 1000), updated_at = now()
+INSERT INTO recipient_state (account_id, stream, key, failures) VALUES ($1, $2, $3, 1)
+ON CONFLICT (account_id, stream, key) DO UPDATE SET failures = least(recipient_state.failures + 1, 1000), updated_at = now()
 RETURNING failures::integer
 """
+_CLEAR_FAILURES = """
+DELETE FROM recipient_state r USING unnest($1::bigint[], $2::text[], $3::text[]) AS d (account_id, stream, key)
+WHERE r.account_id = d.account_id AND r.stream = d.stream AND r.key = d.key
+"""
 _ADD_SUPPRESSION = """
-INSERT INTO suppression (account_id, key, mox_key, address, manual, reason, code, enhanced, text, delivery_id, report_id)
-SELECT $1::bigint, $2, $3, $4, false, $5, $6, $7, $8, $9, $10 WHERE $1::bigint <> 0  -- the installation's own mail suppresses nobody
+INSERT INTO suppression (account_id, key, mox_key, address, manual, reason, code, enhanced, text, delivery_id, report_id, stream)
+SELECT $1::bigint, $2, $3, $4, false, $5, $6, $7, $8, $9, $10, $11 WHERE $1::bigint <> 0  -- the installation's own mail suppresses nobody
 ON CONFLICT (account_id, stream, kind, key) DO UPDATE SET mox_key = excluded.mox_key, match_by_mox_key = false, address = excluded.address,
     manual = false, reason = excluded.reason, code = excluded.code, enhanced = excluded.enhanced, text = excluded.text,
     delivery_id = excluded.delivery_id, report_id = excluded.report_id, created_at = now(), expires_at = NULL
@@ -327,7 +335,7 @@ WITH effect AS (
 ), gone AS (
     DELETE FROM delivery_queue q USING effect e WHERE q.delivery_id = e.delivery_id AND e.state IS NOT NULL
 ), again AS (
-    UPDATE delivery_queue q SET worker_id = NULL, started_at = NULL, due_at = now() + e.retry_in
+    UPDATE delivery_queue q SET worker_id = NULL, started_at = NULL, due_at = least(now() + e.retry_in, q.expires_at)  -- where the gate ends it
     FROM effect e WHERE q.delivery_id = e.delivery_id AND e.retry_in IS NOT NULL
     RETURNING q.lane_id
 ), woken AS (

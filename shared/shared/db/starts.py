@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shared.db.engine import Connection
+from shared.db.hold_match import holding_rule
 
-_WANTED = """
+_WANTED = f"""
 WITH wanted AS (
-    SELECT w.*, q.attempt, q.hold, q.cancel_at, q.started_at
+    SELECT w.*, q.attempt, q.hold, q.cancel_at, q.started_at, q.expires_at, q.released_at, q.operator_released_at
     FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-        $10::boolean[])
-        AS w (delivery_id, account_id, recipient, recipient_domain, recipient_key, mox_key, sender, sender_domain, repeated)
+        $10::text[], $11::boolean[])
+        AS w (delivery_id, account_id, recipient, recipient_domain, recipient_key, mox_key, sender, sender_domain, stream, repeated)
     JOIN delivery_queue q ON q.delivery_id = w.delivery_id
     WHERE q.worker_id = $1
     ORDER BY w.delivery_id
@@ -25,18 +26,13 @@ WITH wanted AS (
         -- Our own start, whose answer was lost with the connection; nobody else may start what is started.
         WHEN started_at IS NOT NULL THEN CASE WHEN repeated THEN 'start' ELSE 'not_ours' END
         WHEN cancel_at IS NOT NULL THEN 'canceled'
-        WHEN EXISTS (SELECT FROM suppression s WHERE s.account_id = wanted.account_id AND s.stream = '' AND s.kind = 'address'
+        WHEN expires_at <= now() THEN 'expired'
+        WHEN EXISTS (SELECT FROM suppression s WHERE s.account_id = wanted.account_id AND s.stream = wanted.stream AND s.kind = 'address'
                 AND s.key = recipient_key AND NOT s.match_by_mox_key AND (s.expires_at IS NULL OR s.expires_at > now()))
-            OR EXISTS (SELECT FROM suppression s WHERE s.account_id = wanted.account_id AND s.mox_key = wanted.mox_key
-                AND s.match_by_mox_key AND (s.expires_at IS NULL OR s.expires_at > now()))
+            OR EXISTS (SELECT FROM suppression s WHERE s.account_id = wanted.account_id AND s.stream = wanted.stream
+                AND s.mox_key = wanted.mox_key AND s.match_by_mox_key AND (s.expires_at IS NULL OR s.expires_at > now()))
             THEN 'suppressed'
-        WHEN hold OR EXISTS (SELECT FROM hold_rule h WHERE (h.expires_at IS NULL OR h.expires_at > now())
-                AND (h.account_id IS NULL OR h.account_id = wanted.account_id)
-                AND (h.sender_domain IS NULL OR h.sender_domain = wanted.sender_domain)
-                AND (h.sender_address IS NULL OR h.sender_address = wanted.sender)
-                AND (h.recipient_domain IS NULL OR h.recipient_domain = wanted.recipient_domain)
-                AND (h.recipient_address IS NULL OR h.recipient_address = wanted.recipient))
-            THEN 'held'
+        WHEN hold OR EXISTS ({holding_rule("wanted", "wanted")}) THEN 'held'
         WHEN EXISTS (SELECT FROM account a WHERE a.id = wanted.account_id AND a.disabled_at IS NOT NULL)
             OR EXISTS (SELECT FROM domain d WHERE d.account_id = wanted.account_id AND d.name = wanted.sender_domain AND d.disabled_at IS NOT NULL)
             THEN 'disabled'
@@ -65,6 +61,8 @@ class Verdict(StrEnum):
     START = "start"
     HELD = "held"
     SUPPRESSED = "suppressed"
+    EXPIRED = "expired"
+    """Its sender wanted it no later than that."""
     CANCELED = "canceled"
     DISABLED = "disabled"
     """The account or the sending domain is disabled for now."""
@@ -85,6 +83,8 @@ class Candidate:
     mox_key: str
     sender: str
     sender_domain: str
+    stream: str = ""
+    """Whose suppressions count for it: empty, or that of sandbox keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,7 @@ async def _ask(
         [c.mox_key for c in candidates],
         [c.sender for c in candidates],
         [c.sender_domain for c in candidates],
+        [c.stream for c in candidates],
         [c.delivery_id in repeated for c in candidates],
     )
     answers = {row["delivery_id"]: Gate(Verdict(row["verdict"]), row["attempt"]) for row in rows}

@@ -58,9 +58,18 @@ class RawMessage:
             AddressInvalid: an address among them is none; ``field`` is ``raw.to`` and so on.
             ValidationFailed: one of the fields is no list of addresses.
         """
+        return (*self._mailboxes("to"), *self._mailboxes("cc"), *self.bcc())
+
+    def bcc(self) -> tuple[Mailbox, ...]:
+        """Return whom Bcc names.
+
+        Raises: as :meth:`named`.
+        """
+        return self._mailboxes("bcc")
+
+    def _mailboxes(self, wanted: str) -> tuple[Mailbox, ...]:
         return tuple(
             mailbox
-            for wanted in ("to", "cc", "bcc")
             for name, value in self.fields
             if name.lower() == wanted
             for mailbox in read_mailboxes(value, field=f"raw.{wanted}")

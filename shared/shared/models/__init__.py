@@ -6,12 +6,14 @@ Control plane, written by people, with foreign keys::
               +-- domain --+-- dkim_key
               |            `-- address
               +-- suppression           who is not sent to; recipient_state counts failures in a row
-              +-- hold_rule
+              +-- hold_rule             what waits
+              +-- job                   holds, releases and cancels of many deliveries, in steps
               `-- endpoint -- lane      where webhooks go
 
 Records, partitioned by id, without foreign keys, kept until their time is over::
 
     message --+-- message_body          the bytes, in chunks
+              +-- message_tag           for lists by tag
               `-- delivery -- attempt   one recipient each; one row per SMTP try
     event                               facts about deliveries and inbound messages
     call -- call_attempt                one event for one endpoint; one row per HTTP try
@@ -21,6 +23,12 @@ Records, partitioned by id, without foreign keys, kept until their time is over:
 Live rows, same id as their record, deleted when it is settled::
 
     delivery_queue, call_queue, inbound_queue, event_pending, parked_report
+
+What keeps submissions unique and within their limits, small and unpartitioned::
+
+    idempotency                         the first answer to a key, for a day
+    client_from_id                      tokens that clients chose
+    account_budget, account_usage       what an account with limits has spent; known_recipient: whom it has written to
 
 Who is served, decided on summary rows::
 
@@ -32,12 +40,15 @@ Who is served, decided on summary rows::
 from sqlmodel import SQLModel
 
 from shared.models.account import Account
+from shared.models.account_budget import AccountBudget
+from shared.models.account_usage import AccountUsage
 from shared.models.address import Address
 from shared.models.attempt import Attempt
 from shared.models.call import Call
 from shared.models.call_attempt import CallAttempt
 from shared.models.call_queue import CallQueue
 from shared.models.call_wake import CallWake
+from shared.models.client_from_id import ClientFromId
 from shared.models.credential import Credential
 from shared.models.delivery import Delivery
 from shared.models.delivery_queue import DeliveryQueue
@@ -48,12 +59,16 @@ from shared.models.endpoint import Endpoint
 from shared.models.event import Event
 from shared.models.event_pending import EventPending
 from shared.models.hold_rule import HoldRule
+from shared.models.idempotency import Idempotency
 from shared.models.inbound_body import InboundBody
 from shared.models.inbound_message import InboundMessage
 from shared.models.inbound_queue import InboundQueue
+from shared.models.job import Job
+from shared.models.known_recipient import KnownRecipient
 from shared.models.lane import Lane
 from shared.models.message import Message
 from shared.models.message_body import MessageBody
+from shared.models.message_tag import MessageTag
 from shared.models.parked_report import ParkedReport
 from shared.models.recipient_state import RecipientState
 from shared.models.report import Report
@@ -66,12 +81,15 @@ metadata = SQLModel.metadata
 
 __all__ = [
     "Account",
+    "AccountBudget",
+    "AccountUsage",
     "Address",
     "Attempt",
     "Call",
     "CallAttempt",
     "CallQueue",
     "CallWake",
+    "ClientFromId",
     "Credential",
     "Delivery",
     "DeliveryQueue",
@@ -82,12 +100,16 @@ __all__ = [
     "Event",
     "EventPending",
     "HoldRule",
+    "Idempotency",
     "InboundBody",
     "InboundMessage",
     "InboundQueue",
+    "Job",
+    "KnownRecipient",
     "Lane",
     "Message",
     "MessageBody",
+    "MessageTag",
     "ParkedReport",
     "RecipientState",
     "Report",

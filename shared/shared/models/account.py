@@ -20,4 +20,5 @@ class Account(SQLModel, table=True):
     keep_calls_seconds: int = Field(default=259200, sa_column=columns.number(default="259200"))
     messages_per_day: int | None = Field(default=None, sa_column=columns.number(nullable=True))
     first_time_recipients_per_day: int | None = Field(default=None, sa_column=columns.number(nullable=True))
+    messages_per_second: int | None = Field(default=None, sa_column=columns.number(nullable=True))
     retry_schedule: str = Field(default="default", sa_column=columns.words(default="default"))

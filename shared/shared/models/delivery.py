@@ -36,3 +36,4 @@ class Delivery(SQLModel, table=True):
     code: int | None = Field(default=None, sa_column=columns.number(nullable=True))
     enhanced: str | None = Field(default=None, sa_column=columns.words(nullable=True))
     text: str | None = Field(default=None, sa_column=columns.words(nullable=True))
+    stream: str = Field(default="", sa_column=columns.words(default=""))

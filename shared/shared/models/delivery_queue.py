@@ -21,6 +21,7 @@ class DeliveryQueue(SQLModel, table=True):
             postgresql_where=text("worker_id IS NULL AND NOT hold"),
         ),
         Index("delivery_queue_worker", "worker_id", postgresql_where=text("worker_id IS NOT NULL")),
+        Index("delivery_queue_held_expiry", "expires_at", postgresql_where=text("hold AND expires_at IS NOT NULL")),
     )
 
     delivery_id: int = Field(sa_column=columns.key())
@@ -32,3 +33,8 @@ class DeliveryQueue(SQLModel, table=True):
     worker_id: int | None = Field(default=None, sa_column=columns.big(nullable=True))
     started_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
     cancel_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
+    expires_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
+    hold_rule_id: int | None = Field(default=None, sa_column=columns.big(nullable=True))
+    hold_by_operator: bool = Field(default=False, sa_column=columns.flag(default=False))
+    released_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
+    operator_released_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))

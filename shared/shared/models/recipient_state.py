@@ -14,6 +14,7 @@ class RecipientState(SQLModel, table=True):
     __tablename__ = "recipient_state"
 
     account_id: int = Field(sa_column=columns.key())
+    stream: str = Field(default="", sa_column=Column(Text, primary_key=True, server_default=""))
     key: str = Field(sa_column=Column(Text, primary_key=True))
     failures: int = Field(sa_column=columns.small())
     updated_at: datetime = Field(default=None, sa_column=columns.moment(default="now()"))

@@ -41,11 +41,17 @@ STATUS: Final[Mapping[str, tuple[int, str]]] = {
     "method_not_allowed": (405, "Method not allowed"),
     "request_timeout": (408, "The request took too long"),
     "conflict": (409, "Conflict"),
+    "idempotency_conflict": (409, "Idempotency key used before"),
+    "from_id_taken": (409, "from_id used before"),
     "too_large": (413, "Too large"),
     "unsupported_media_type": (415, "Media type not supported"),
     "validation_failed": (422, "Validation failed"),
     "address_invalid": (422, "Address not valid"),
     "no_recipients": (422, "No recipients"),
+    "limit_reached": (429, "Limit reached"),
+    "message_limit_reached": (429, "Limit reached"),
+    "recipient_limit_reached": (429, "Limit reached"),
+    "rate_limited": (429, "Too fast"),
     "internal": (500, "Internal error"),
     "configuration": (500, "Internal error"),
     "secret_unreadable": (500, "Internal error"),
@@ -230,6 +236,8 @@ def _answer_to_ours(error: PosthouseError) -> Answer:
     if status == 503:
         # RFC 9110 10.2.3
         headers["Retry-After"] = str(error.facts.get("retry_after", _RETRY_AFTER.get(error.code, 5)))
+    if status == 429 and "retry_after" in error.facts:
+        headers["Retry-After"] = str(error.facts["retry_after"])
     return Answer(error.code, error.message, errors, facts=error.facts, headers=headers)
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from api.caller import AccountCaller
 from api.metrics import ApiMetrics
 from api.submission import File, Limits, Party, Submission
 from api.submit import Rules, Submitter
@@ -49,10 +50,7 @@ def submitter_with(pool: Pool, random: Gate) -> Submitter:
 def submission(demo: Demo, *files: File) -> Submission:
     return Submission(
         door="rest",
-        account_id=demo.account_id,
-        credential_id=None,  # type: ignore[arg-type]  # of nobody in particular
-        credential_kind="key",
-        uses_from_ids=True,
+        caller=AccountCaller(0, demo.account_id, "api_key", uses_from_ids=True, is_test=False),
         sender=Party("", "demo@posthouse.test", "from.address"),
         to=(Party("", "grace@example.org", "to[0].address"),),
         text="Hello\n",

@@ -110,7 +110,7 @@ async def _account_caller(request: Request) -> AccountCaller:
     caller: Caller = request.state.caller
     if caller.account_id is None:
         raise Forbidden("an operator's key belongs to no account; use a key or login of the account")
-    return AccountCaller(caller.credential_id, caller.account_id, caller.kind, caller.uses_from_ids, caller.login)
+    return AccountCaller.of(caller, caller.account_id)
 
 
 async def _operator_caller(request: Request) -> Caller:

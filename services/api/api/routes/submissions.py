@@ -128,10 +128,7 @@ def _file(part: FormPart, field: str) -> File:
 def _raw(caller: AccountCaller, message: SendRawMessage) -> Submission:
     return Submission(
         door="rest",
-        account_id=caller.account_id,
-        credential_id=caller.credential_id,
-        credential_kind=caller.kind,
-        uses_from_ids=caller.uses_from_ids,
+        caller=caller,
         raw=message.raw,
         to=_parties("recipients", message.recipients),
         extra=message.extra,
@@ -142,10 +139,7 @@ def _raw(caller: AccountCaller, message: SendRawMessage) -> Submission:
 def _of_parts(caller: AccountCaller, message: SendMessage, files: Iterable[File] = ()) -> Submission:
     return Submission(
         door="rest",
-        account_id=caller.account_id,
-        credential_id=caller.credential_id,
-        credential_kind=caller.kind,
-        uses_from_ids=caller.uses_from_ids,
+        caller=caller,
         sender=Party(message.sender.name, message.sender.address, "from.address"),
         to=_parties("to", message.to),
         cc=_parties("cc", message.cc),

@@ -148,10 +148,7 @@ def reply_to(error: PosthouseError) -> Reply:
 def _of(caller: AccountCaller) -> Submission:
     return Submission(
         door="smtp",
-        account_id=caller.account_id,
-        credential_id=caller.credential_id,
-        credential_kind=caller.kind,
-        uses_from_ids=caller.uses_from_ids,
+        caller=caller,
     )
 
 

@@ -102,10 +102,7 @@ class Logins:
         if caller.account_id is None:
             return _OPERATOR
         self._failures.succeeded(session.peer_ip)
-        session.login = Login(
-            user,
-            AccountCaller(caller.credential_id, caller.account_id, caller.kind, caller.uses_from_ids, caller.login),
-        )
+        session.login = Login(user, AccountCaller.of(caller, caller.account_id))
         return replies.AUTH_OK
 
 

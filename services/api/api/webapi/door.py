@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -159,13 +159,8 @@ async def _authenticated(request: Request, context: Context) -> AccountCaller | 
     if caller.account_id is None:
         return plain(401, "an operator's key belongs to no account; use a login of the account", _CHALLENGE)
     context.login_failures.succeeded(remote)
-    return AccountCaller(
-        caller.credential_id,
-        caller.account_id,
-        caller.kind,
-        caller.uses_from_ids and _is_exact(caller.login),
-        caller.login,
-    )
+    known = AccountCaller.of(caller, caller.account_id)
+    return replace(known, uses_from_ids=known.uses_from_ids and _is_exact(known.login))
 
 
 def _is_exact(login: str | None) -> bool:

@@ -156,10 +156,7 @@ def _addressed(caller: AccountCaller, request: SendRequest) -> Submission:
     )
     return Submission(
         door="webapi",
-        account_id=caller.account_id,
-        credential_id=caller.credential_id,
-        credential_kind=caller.kind,
-        uses_from_ids=caller.uses_from_ids,
+        caller=caller,
         sender=sender,
         to=to,
         cc=cc,
