@@ -82,6 +82,10 @@ async def test_a_failure_of_the_transaction_is_everybodys(
     session = await stand.session(chunking(pipelining=pipelining, **script))
     assert facts(await session.send(TWO)) == [(False, stage, code)] * 2
     assert session.usable
+    await session.send(ONE)  # RFC 3030 2: a chunk that failed leaves a transaction open
+    commands = stand.server.sessions[0].commands
+    if stage is Stage.MESSAGE:
+        assert commands.index("RSET") < len(commands) - 3
 
 
 @BOTH_WAYS
@@ -108,6 +112,13 @@ async def test_a_server_that_takes_no_content_it_did_not_ask_for_is_left(stand: 
     # It announces CHUNKING and takes the octets for commands: what it says to them is not taken for replies to a mail.
     session = await stand.session(chunking(mail="550 5.7.1 No\r\n500 5.5.1 What\r\n500 5.5.1 What\r\n500 5.5.1 What"))
     assert facts(await session.send(ONE)) == [(False, Stage.MAIL, 550)]
+    assert not session.usable
+
+
+async def test_an_answer_too_many_is_not_taken_for_the_last(stand: Stand) -> None:
+    # Without a 354 in between, the second 250 to RCPT would look like the answer to the content, which was refused.
+    session = await stand.session(chunking(rcpt="250 2.1.5 OK\r\n250 2.1.5 Again", message="554 5.6.0 Spam"))
+    assert [result.accepted for result in (await session.send(ONE)).results] == [False]
     assert not session.usable
 
 

@@ -24,6 +24,10 @@ SIGNED_PART = (
 )
 UTF8_HEADER = "From: a@a.test\r\nSubject: Grüße\r\n\r\nhi\r\n".encode()
 UTF8_PART = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" + UTF8_HEADER + b"\r\n--b--\r\n"
+DEEP = (
+    b"".join(b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (depth, depth) for depth in range(60))
+    + UTF8_HEADER
+)
 
 
 def read(raw: bytes) -> Message:
@@ -125,6 +129,7 @@ async def test_the_size_is_checked_again_where_a_conversion_made_it_larger(stand
         ("a@a.test", "jörg@b.test", HEADER + b"\r\nhi\r\n"),
         ("a@a.test", "b@b.test", UTF8_HEADER),
         ("a@a.test", "b@b.test", UTF8_PART),
+        ("a@a.test", "b@b.test", DEEP),  # nobody looked at all of it
     ],
 )
 async def test_what_needs_smtputf8_waits_for_it(stand: Stand, sender: str, recipient: str, content: bytes) -> None:

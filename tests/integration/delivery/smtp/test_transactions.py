@@ -251,6 +251,15 @@ async def test_a_bare_line_end_in_a_stream_is_never_completed(stand: Stand) -> N
     assert stand.server.messages == []
 
 
+@pytest.mark.parametrize("size", [13, 15])
+async def test_content_of_another_size_is_not_completed(stand: Stand, size: int) -> None:
+    session = await stand.session()
+    with pytest.raises(SmtpSourceError, match=f"14 octets, not {size}"):
+        await session.send(Mail("a@a.test", ("b@b.test",), _stream(b"begin\r\n", b"end..\r\n"), size))
+    await stand.server.wait_for_sessions(1, closed=True)
+    assert stand.server.messages == []
+
+
 async def test_content_that_cannot_be_read_is_no_failure_of_the_server(stand: Stand) -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield b"begin\r\n"
