@@ -1,5 +1,6 @@
 """Sessions without mail: kept for a while, handed out once, and gone when the server or the clock says so."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -77,3 +78,17 @@ async def test_closing_says_goodbye_to_all_and_keeps_no_more(stand: Stand) -> No
     for seen in await stand.server.wait_for_sessions(2, closed=True):
         assert seen.commands[-1] == "QUIT"
     assert not idle.keep(3, await stand.connect())
+
+
+async def test_a_session_that_was_taken_is_not_ended_by_the_clock_any_more(stand: Stand) -> None:
+    wrong: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+    idle = IdleSessions(0.02)
+    taken = await stand.session()
+    assert idle.keep("b.test", taken)
+    assert idle.take("b.test") is taken
+    assert idle.keep("later.test", await stand.connect())  # its time is over after that of the first
+    await stand.server.wait_for_sessions(1, closed=True)
+    assert taken.usable
+    assert wrong == []
+    await idle.close()

@@ -89,3 +89,7 @@ def test_no_octets_raise_anything_else(data: bytes) -> None:
         return
     for reply in parser.replies:
         assert "\0" not in reply.facts(enhanced=True).text
+
+
+def test_many_short_replies_are_not_a_long_one() -> None:
+    assert len(parse(b"250 some text\r\n" * 8_000)) == 8_000
