@@ -29,6 +29,7 @@ def mail(*, recipient: str = "b@b.test", smtputf8: bool = False) -> Mail:
         candidate=candidate,
         message_id=1,
         mail_from="a@a.test",
+        has_from_id=False,
         recipient=recipient,
         created_at=datetime(2026, 11, 20, tzinfo=UTC),
         size=len(CONTENT),
