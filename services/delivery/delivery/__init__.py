@@ -6,7 +6,8 @@ The journey of one delivery:
 2. ``pipeline`` serves the slot: it loads what was claimed (``prepare``), and asks the start gate whether anything was held,
    canceled or suppressed meanwhile (``ledger``), before it dials.
 3. ``route`` finds the next hops: the relay, or the MX hosts of the site's domain.
-4. ``delivery.smtp`` opens a session; ``signing`` signs; the start gate records the attempt; the mail is sent.
+4. ``delivery.smtp`` opens a session. ``group`` says whose mail shares a transaction; ``attempt`` has it signed (``signing``), asks
+   the start gate for each recipient, which records the attempts, and sends it.
 5. ``outcome`` alone decides what the replies mean; ``ledger`` writes it through ``shared.db.outcomes`` and rings.
    Mail of sandbox keys goes from 2 to 5: ``sandbox`` reads its results from its addresses, and no session is opened.
 6. The session takes the next mail of the site, until there is none; then the slot goes back.

@@ -15,6 +15,9 @@ class Settings(ServiceSettings):
     delivery_sessions: int = Field(
         default=50, ge=1, le=1000, description="SMTP sessions a delivery process holds at once."
     )
+    delivery_recipients: int = Field(
+        default=50, ge=1, le=1000, description="Recipients of one message that share an SMTP transaction, at most."
+    )
     delivery_smtp_port: int = Field(
         default=25, ge=1, le=65535, description="Port of the MX hosts; only tests need another."
     )

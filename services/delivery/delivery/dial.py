@@ -1,6 +1,7 @@
-"""Open a line to a site: hop by hop until a session stands; and send one mail over it, as facts for ``outcome``."""
+"""Open a line to a site: hop by hop until a session stands; and send mails over it, as facts for ``outcome``."""
 
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from delivery.outcome import Result
@@ -18,7 +19,7 @@ from delivery.smtp import (
     opportunistic_context,
 )
 from delivery.smtp import Mail as Transaction
-from delivery.smtp.errors import SmtpConnectionLostError, SmtpError, SmtpTlsError, SmtpUnsendableError
+from delivery.smtp.errors import SmtpAddressError, SmtpConnectionLostError, SmtpError, SmtpTlsError, SmtpUnsendableError
 from shared.db.lanes import SiteName
 from shared.db.outcomes import AttemptFacts
 
@@ -129,23 +130,37 @@ class Line:
         """Whether another mail may be tried over it."""
         return self._session.usable
 
-    async def send(self, mail: Mail, content: bytes) -> Result:
-        """Send one mail and report what became of it; never raises for what the server does."""
-        if mail.require_tls:
+    async def send(self, mails: Sequence[Mail], content: bytes) -> list[Result]:
+        """Send a group of mails, which have one envelope but for the recipient; never raises for what the server does.
+
+        Of whom the server took no notice before it left, as after its last transaction (RFC 9422 MAILMAX), it is told over a
+        new session. Whoever may have been taken is not sent again.
+        """
+        if mails[0].require_tls:
             # RFC 8689 4.2.1: only over TLS with a verified certificate, to a server that takes REQUIRETLS. This version
             # verifies none, so it cannot keep the promise and must not break it.
             facts = AttemptFacts(stage=Stage.MAIL.value, host=self._session.host, ip=self._session.ip)
-            return Result(accepted=False, code=0, enhanced="5.7.30", text=_NO_REQUIRETLS, facts=facts, permanent=True)
-        reused = self._session.transactions > 0
-        result, untouched = await self._try(mail, content)
-        if reused and untouched:
+            text = _NO_REQUIRETLS
+            return [Result(accepted=False, code=0, enhanced="5.7.30", text=text, facts=facts, permanent=True)] * len(
+                mails
+            )
+        results: dict[int, Result] = {}
+        waiting = list(range(len(mails)))
+        while True:
+            reused = self._session.transactions > 0
+            tried = await self._try([mails[place] for place in waiting], content)
+            results.update(zip(waiting, (one.result for one in tried), strict=True))
+            untouched = [place for place, one in zip(waiting, tried, strict=True) if one.untouched]
+            if not untouched or (len(untouched) == len(waiting) and not reused):
+                break  # all have their answer; that of a new session that ends with nobody taken counts as one
+            waiting = untouched
             await self._session.quit()
             try:
                 self._session = (await self._dialer.dial(self._site, anew=True)).take()
             except Undeliverable as trouble:
-                return trouble.result
-            result, _ = await self._try(mail, content)
-        return result
+                results.update(dict.fromkeys(waiting, trouble.result))
+                break
+        return [results[place] for place in range(len(mails))]
 
     def take(self) -> Session:
         """Hand the session over; the line is no longer to be used."""
@@ -159,20 +174,33 @@ class Line:
         """Hang up."""
         self._session.abort()
 
-    async def _try(self, mail: Mail, content: bytes) -> tuple[Result, bool]:
-        """Return the result, and whether the session ended before the server took any notice of the mail."""
-        session = self._session
+    async def _try(self, mails: Sequence[Mail], content: bytes) -> list["_Tried"]:
+        session, first = self._session, mails[0]
+        recipients = [mail.recipient for mail in mails]
         # An address outside ASCII needs it too (RFC 6531 3.4), a Bcc for one, which the header does not show.
-        smtputf8 = mail.smtputf8 or not (mail.mail_from + mail.recipient).isascii()
-        transaction = Transaction.of(mail.mail_from, (mail.recipient,), content, smtputf8=smtputf8)
+        smtputf8 = first.smtputf8 or not "".join((first.mail_from, *recipients)).isascii()
+        transaction = Transaction.of(first.mail_from, recipients, content, smtputf8=smtputf8)
         try:
             sent = await session.send(transaction)
         except SmtpConnectionLostError as error:
-            return _result_of(error), True
+            return [_Tried(_result_of(error), untouched=True)] * len(mails)
+        except SmtpAddressError as error:
+            if len(mails) == 1:
+                return [_Tried(_result_of(error), untouched=False)]
+            # One address that cannot be written is the failure of nobody else.
+            return [one for mail in mails for one in await self._try([mail], content)]
         except SmtpUnsendableError as error:
-            return _result_of(error), False
-        result = sent.results[0]
-        return _result(session, result), result.untouched
+            return [_Tried(_result_of(error), untouched=False)] * len(mails)
+        return [_Tried(_result(session, result), result.untouched) for result in sent.results]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What became of a mail over one session."""
+
+    result: Result
+    untouched: bool
+    """The session ended before the server took any notice of the mail."""
 
 
 def _result(session: Session, result: RcptResult) -> Result:

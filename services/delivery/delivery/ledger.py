@@ -6,7 +6,7 @@ when it is back, so that a worker that lives never sends a mail twice because of
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -30,6 +30,16 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Mails that want to go in one transaction."""
+
+    worker_id: int
+    candidates: tuple[Candidate, ...]
+    repeated: bool
+    """They are asked for again, because the connection was lost before the answer came."""
+
+
 class Ledger:
     """Starts and settles deliveries for all sessions of a process."""
 
@@ -37,8 +47,11 @@ class Ledger:
         self._pool = pool
         self._bell = bell
         self._lease = lease
-        self._starts = Coalescer[tuple[int, Candidate, bool], Gate](
-            self._start_batch, whole=CONNECTION_LOST, limits=Limits(items=128)
+        self._starts = Coalescer[_Start, dict[int, Gate]](
+            self._start_batch,
+            whole=CONNECTION_LOST,
+            limits=Limits(items=128, weight=256),
+            weigh=lambda start: len(start.candidates),
         )
         self._results = Coalescer[Outcome, None](
             self._settle_batch, whole=CONNECTION_LOST, limits=Limits(items=256, waiting=100_000)
@@ -52,13 +65,16 @@ class Ledger:
 
         return await self._insist(ask)
 
-    async def start(self, worker_id: int, candidate: Candidate) -> Gate:
-        """Pass the gate just before MAIL FROM; the attempt is on record when this returns START."""
+    async def start(self, worker_id: int, candidates: Sequence[Candidate]) -> dict[int, Gate]:
+        """Pass the gate just before MAIL FROM, all of a transaction in one statement.
+
+        The attempts of those whom it answers START are on record when this returns.
+        """
         repeated = False
         while True:
             await self._lease.wait_until_may_start()
             try:
-                return await self._starts.submit((worker_id, candidate, repeated))
+                return await self._starts.submit(_Start(worker_id, tuple(candidates), repeated))
             except CONNECTION_LOST:
                 repeated = True
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -101,16 +117,16 @@ class Ledger:
             except CONNECTION_LOST:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _start_batch(self, items: Sequence[tuple[int, Candidate, bool]]) -> list[Gate]:
-        gates = await with_fresh_plans(lambda: self._start_once(items))
-        return [gates[candidate.delivery_id] for _, candidate, _ in items]
+    async def _start_batch(self, starting: Sequence["_Start"]) -> list[dict[int, Gate]]:
+        gates = await with_fresh_plans(lambda: self._start_once(starting))
+        return [{one.delivery_id: gates[one.delivery_id] for one in start.candidates} for start in starting]
 
-    async def _start_once(self, items: Sequence[tuple[int, Candidate, bool]]) -> dict[int, Gate]:
+    async def _start_once(self, starting: Sequence["_Start"]) -> dict[int, Gate]:
         gates: dict[int, Gate] = {}
-        repeated = {candidate.delivery_id for _, candidate, repeated in items if repeated}
+        repeated = {one.delivery_id for start in starting if start.repeated for one in start.candidates}
         async with self._pool.acquire() as connection:
-            for worker_id in {owner for owner, _, _ in items}:  # more than one only after we were declared dead
-                mine = [candidate for owner, candidate, _ in items if owner == worker_id]
+            for worker_id in {start.worker_id for start in starting}:  # more than one only after we were declared dead
+                mine = [one for start in starting if start.worker_id == worker_id for one in start.candidates]
                 gates |= await starts.start(connection, worker_id, mine, repeated=repeated)
         return gates
 

@@ -7,11 +7,12 @@ from datetime import timedelta
 from random import Random
 
 from delivery import __name__ as service
+from delivery.attempt import Tools
 from delivery.config import Settings
 from delivery.dial import Dialer, DialSettings
 from delivery.ledger import Ledger
 from delivery.outcome import lost_too_often
-from delivery.pipeline import Courier, Tools
+from delivery.pipeline import Courier
 from delivery.prepare import BodyBudget
 from delivery.route import Router, split_relay
 from delivery.signing import Signers
@@ -99,6 +100,7 @@ def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease) -> Tools:
         relay=settings.relay or None,
         clock=utc_now,
         random=Random(),  # noqa: S311 - jitter, not a secret
+        recipients=settings.delivery_recipients,
     )
 
 

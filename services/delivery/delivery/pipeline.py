@@ -1,4 +1,4 @@
-"""The life of a slot: one site, one session, mail after mail.
+"""The life of a slot: one site, one session, group after group of mails.
 
 :meth:`Courier.serve` is the table of contents; each step is a method below it, in order.
 """
@@ -6,29 +6,23 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from random import Random
 
 import structlog
 
-from delivery.dial import NO_FACTS, Dialer, Line, Undeliverable
-from delivery.ledger import Ledger
-from delivery.outcome import Result, Tried, decide, expired
-from delivery.prepare import BodyBudget, Mail, load
-from delivery.sandbox import simulate, with_report
-from delivery.signing import Signers
-from shared.clock import Clock
-from shared.db.engine import CONNECTION_LOST, Pool, with_fresh_plans
-from shared.db.lanes import SANDBOX, Lanes, SiteName, parse_site, relane
-from shared.db.outcomes import Outcome, Source
+from delivery.attempt import Attempts, Tools
+from delivery.dial import Line, Undeliverable
+from delivery.group import grouped
+from delivery.prepare import Mail, load
+from delivery.sandbox import simulate
+from shared.db.engine import CONNECTION_LOST, with_fresh_plans
+from shared.db.lanes import SANDBOX, SiteName, parse_site, relane
+from shared.db.outcomes import Outcome
 from shared.db.queue import DELIVERIES, Claimed
 from shared.db.starts import Verdict
-from shared.events import EventType
 from shared.metrics import Metrics
 
 LANES_PER_REFILL = 4
 ROWS_PER_REFILL = 25
-UNSETTLED_AHEAD = 4
-"""Results a session may run ahead of what is written: what a crash could double."""
 
 _log = structlog.get_logger(__name__)
 
@@ -40,21 +34,6 @@ class Slot:
     id: int
     site_id: int
     worker_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What every slot uses."""
-
-    pool: Pool
-    ledger: Ledger
-    dialer: Dialer
-    signers: Signers
-    bodies: BodyBudget
-    lanes: Lanes
-    relay: str | None
-    clock: Clock
-    random: Random
 
 
 class Courier:
@@ -168,10 +147,8 @@ class _Run:
         self._courier = courier
         self._tools = courier.tools
         self._slot = slot
-        self.unstarted: set[int] = set()
-        """What we hold and must give back whatever happens."""
-        self._ahead = asyncio.Semaphore(UNSETTLED_AHEAD)
-        self._settling: set[asyncio.Task[None]] = set()
+        self._attempts = Attempts(courier.tools, slot.worker_id, self._record)
+        self.unstarted = self._attempts.unstarted
 
     def hold(self, claimed: Sequence[Claimed]) -> None:
         """Remember what was claimed until it is started, stopped or given back."""
@@ -226,17 +203,18 @@ class _Run:
             if verdict is Verdict.START:
                 open_.append(mail)
             else:
-                await self._stopped(mail, verdict)
+                await self._attempts.stopped(mail, verdict)
         return open_
 
     async def send_all(self, mails: list[Mail], stop: asyncio.Event) -> bool:
-        """Send mails one after the other; False where the site does not answer, so that its slot goes back."""
-        for place, mail in enumerate(mails):
+        """Send mails, group after group; False where the site does not answer, so that its slot goes back."""
+        groups = grouped(mails, 1 if self.site == SANDBOX else self._tools.recipients)
+        for place, group in enumerate(groups):
             if stop.is_set():
-                await self._tools.ledger.release(self._slot.worker_id, [late.delivery_id for late in mails[place:]])
+                await self._tools.ledger.release(self._slot.worker_id, _ids(groups[place:]))
                 return False
             if self.site == SANDBOX:
-                await self._attempt(mail, known=simulate(mail))
+                await self._attempts.make(group, None, known=simulate(group[0]))
                 continue
             try:
                 if self.line is None or not self.line.usable:
@@ -245,17 +223,17 @@ class _Run:
                     self.line = await self._tools.dialer.dial(self.site)
             except Undeliverable as trouble:
                 # Each was due and has had its try: they share the one connection that failed.
-                for late in mails[place:]:
-                    await self._attempt(late, known=trouble.result)
+                for late in groups[place:]:
+                    await self._attempts.make(late, None, known=trouble.result)
                 return False
-            await self._attempt(mail)
+            await self._attempts.make(group, self.line)
         return True
 
     async def close(self, stop: asyncio.Event) -> None:
         """Wait for the results, give back what was not started, end the session; where the grace period is over, end it at once."""
         try:
-            if self._settling and not _cut_off():
-                await asyncio.wait(self._settling)
+            if not _cut_off():
+                await self._attempts.written()
             if not stop.is_set():  # who stops gives everything back at once, by leaving
                 await self._tools.ledger.release(self._slot.worker_id, sorted(self.unstarted))
         finally:
@@ -264,91 +242,12 @@ class _Run:
             elif self.line is not None:
                 await self.line.close()
 
-    async def _attempt(self, mail: Mail, known: Result | None = None) -> None:
-        """Try to send a mail; where the result is known beforehand, the attempt is only recorded."""
-        await self._ahead.acquire()
-        handed_over = False
-        try:
-            content = b""
-            if self.line is not None and known is None:
-                # Everything slow comes before the gate, so that MAIL FROM follows it at once.
-                async with self._tools.bodies.content(self._tools.pool, mail) as stored:
-                    content, known = await self._signed(mail, stored)
-                    handed_over = await self._start_and_send(mail, content, known)
-            else:
-                handed_over = await self._start_and_send(mail, content, known)
-        finally:
-            if not handed_over:
-                self._ahead.release()
+    def _record(self, mail: Mail, outcome: Outcome, seconds: float) -> None:
+        self._courier.record(self.site, mail, outcome, seconds)
 
-    async def _signed(self, mail: Mail, stored: bytes) -> tuple[bytes, Result | None]:
-        """Return the bytes to send; for a message that trips our own code, the result of its attempt instead."""
-        candidate = mail.candidate
-        try:
-            signature = await self._tools.signers.signature(
-                candidate.account_id, candidate.sender_domain, stored, mail.header_size, now=self._tools.clock()
-            )
-        except CONNECTION_LOST:
-            raise
-        except Exception as error:  # noqa: BLE001 - one poisonous message ends by its own schedule and harms no other
-            _log.exception("signing_failed", delivery_id=mail.delivery_id)
-            text = f"internal error while signing ({type(error).__name__})"
-            return b"", Result(accepted=False, code=0, enhanced="", text=text, facts=NO_FACTS)
-        return signature + stored, None
 
-    async def _start_and_send(self, mail: Mail, content: bytes, known: Result | None) -> bool:
-        gate = await self._tools.ledger.start(self._slot.worker_id, mail.candidate)
-        if gate.verdict is not Verdict.START:
-            await self._stopped(mail, gate.verdict)
-            return False
-        self.unstarted.discard(mail.delivery_id)
-        begun = asyncio.get_running_loop().time()
-        if known is None and self.line is not None:
-            result = await self.line.send(mail, content)
-        else:
-            result = known or Result(accepted=False, code=0, enhanced="", text="there is no session", facts=NO_FACTS)
-        tried = Tried(mail.delivery_id, self._slot.worker_id, gate.attempt, mail.created_at, mail.retry_schedule)
-        outcome = decide(tried, result, now=self._tools.clock(), random=self._tools.random)
-        if mail.is_test:
-            outcome = with_report(mail, outcome)
-        self._courier.record(self.site, mail, outcome, asyncio.get_running_loop().time() - begun)
-        task = asyncio.create_task(self._settle(outcome))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
-        return True
-
-    async def _settle(self, outcome: Outcome) -> None:
-        try:
-            await self._tools.ledger.settle(outcome)
-        except Exception:  # noqa: BLE001 - said once, here; nobody awaits this task's result
-            # Its row stays started and ours until we leave, and is then counted as lost.
-            _log.exception("result_not_written", delivery_id=outcome.delivery_id)
-        finally:
-            self._ahead.release()
-
-    async def _stopped(self, mail: Mail, verdict: Verdict) -> None:
-        """Settle or release what the gate did not let through, as what it now is."""
-        ledger, worker_id = self._tools.ledger, self._slot.worker_id
-        _log.info(
-            "attempt_stopped", delivery_id=mail.delivery_id, account_id=mail.candidate.account_id, verdict=verdict.value
-        )
-        match verdict:
-            case Verdict.HELD:
-                await ledger.release(worker_id, [mail.delivery_id], hold=True)
-            case Verdict.DISABLED:
-                await ledger.release(worker_id, [mail.delivery_id], disabled=True)
-            case Verdict.SUPPRESSED:
-                text = "the recipient is on the suppression list"
-                await ledger.settle(
-                    Outcome(mail.delivery_id, Source.GATE, EventType.SUPPRESSED, worker_id=worker_id, text=text)
-                )
-            case Verdict.EXPIRED:
-                await ledger.settle(expired(mail.delivery_id, worker_id))
-            case Verdict.CANCELED:
-                await ledger.settle(Outcome(mail.delivery_id, Source.GATE, EventType.CANCELED, worker_id=worker_id))
-            case Verdict.NOT_OURS | Verdict.START:
-                pass
-        self.unstarted.discard(mail.delivery_id)
+def _ids(groups: Sequence[Sequence[Mail]]) -> list[int]:
+    return [mail.delivery_id for group in groups for mail in group]
 
 
 def _cut_off() -> bool:

@@ -8,10 +8,11 @@ from random import Random
 
 import pytest
 
+from delivery.attempt import Tools
 from delivery.dial import Dialer, DialSettings
 from delivery.ledger import Ledger
 from delivery.main import exhausted
-from delivery.pipeline import Courier, Tools
+from delivery.pipeline import Courier
 from delivery.prepare import BodyBudget
 from delivery.route import Router
 from delivery.signing import Signers
@@ -75,6 +76,13 @@ class Site:
         messages = await self.room.messages(list(recipients), site=SiteName("relay", self.relay), **more)  # type: ignore[arg-type] # passed on
         return await self.room.store(messages)
 
+    async def accept_one(self, *recipients: str, from_ids: bool = False) -> list[int]:
+        """One message to all recipients; return the ids of its deliveries."""
+        site = SiteName("relay", self.relay)
+        message = await self.room.message(list(recipients), site=site, from_ids=from_ids)
+        await self.room.store([message])
+        return [delivery.id for delivery in message.deliveries]
+
     async def start(
         self,
         *,
@@ -83,6 +91,7 @@ class Site:
         sessions: int = 4,
         grace: float = 5.0,
         timeout: float = 5.0,
+        recipients: int = 50,
     ) -> RunningWorker:
         """Start a worker that sends to the relay, or with ``dns`` to the MX hosts that this server names."""
         metrics = Metrics("delivery")
@@ -106,6 +115,7 @@ class Site:
             relay=None if dns else relay or self.relay,
             clock=utc_now,
             random=Random(1),
+            recipients=recipients,
         )
         worker = Worker(self.pool, Courier(tools, metrics), lease, WorkerSettings(sessions, 0.05, grace), Random(2))
         await lease.join("test")

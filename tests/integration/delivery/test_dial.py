@@ -64,7 +64,7 @@ async def test_the_next_line_goes_on_with_the_session_of_the_last(open_dialer: O
     dialer, site, server = await open_dialer()
     for _ in range(3):
         line = await dialer.dial(site)
-        assert (await line.send(mail(), CONTENT)).accepted
+        assert (await line.send([mail()], CONTENT))[0].accepted
         await line.close()
     assert len(server.messages) == 3
     assert len(server.sessions) == 1
@@ -77,7 +77,7 @@ async def test_without_an_idle_time_each_line_says_goodbye(open_dialer: Open) ->
     dialer, site, server = await open_dialer(idle=0)
     for _ in range(2):
         line = await dialer.dial(site)
-        assert (await line.send(mail(), CONTENT)).accepted
+        assert (await line.send([mail()], CONTENT))[0].accepted
         await line.close()
     sessions = await server.wait_for_sessions(2, closed=True)
     assert [session.commands[-1] for session in sessions] == ["QUIT", "QUIT"]
@@ -86,11 +86,11 @@ async def test_without_an_idle_time_each_line_says_goodbye(open_dialer: Open) ->
 async def test_a_session_that_the_server_ended_while_idle_is_replaced(open_dialer: Open) -> None:
     dialer, site, server = await open_dialer(Script(drop_after="message"))
     line = await dialer.dial(site)
-    assert (await line.send(mail(), CONTENT)).accepted
+    assert (await line.send([mail()], CONTENT))[0].accepted
     await eventually(lambda: not line.usable)
     await line.close()
     again = await dialer.dial(site)
-    assert (await again.send(mail(), CONTENT)).accepted
+    assert (await again.send([mail()], CONTENT))[0].accepted
     await again.close()
     assert len(server.sessions) == 2
 
@@ -99,8 +99,8 @@ async def test_a_goodbye_to_the_next_mail_is_not_its_failure(open_dialer: Open) 
     answers = [None, "421 4.4.2 Idle too long", None]
     dialer, site, server = await open_dialer(Script(mail=lambda _: answers.pop(0)))
     line = await dialer.dial(site)
-    assert (await line.send(mail(), CONTENT)).accepted
-    assert (await line.send(mail(), CONTENT)).accepted
+    assert (await line.send([mail()], CONTENT))[0].accepted
+    assert (await line.send([mail()], CONTENT))[0].accepted
     assert len(server.sessions) == 2
     await line.close()
 
@@ -109,9 +109,9 @@ async def test_a_mail_that_may_have_been_taken_is_not_sent_again_at_once(open_di
     script = Script(extensions=["CHUNKING"])
     dialer, site, server = await open_dialer(script)
     line = await dialer.dial(site)
-    assert (await line.send(mail(), CONTENT)).accepted
+    assert (await line.send([mail()], CONTENT))[0].accepted
     script.drop = "mail"
-    result = await line.send(mail(), CONTENT)
+    (result,) = await line.send([mail()], CONTENT)
     assert (result.accepted, result.code, result.permanent) == (False, 0, False)
     assert len(server.sessions) == 1
     await line.close()
@@ -129,7 +129,7 @@ async def test_what_cannot_go_there_is_for_good_or_for_now(
 ) -> None:
     dialer, site, _ = await open_dialer(Script(extensions=extensions))
     line = await dialer.dial(site)
-    result = await line.send(mail(recipient=recipient, smtputf8=flagged), CONTENT)
+    (result,) = await line.send([mail(recipient=recipient, smtputf8=flagged)], CONTENT)
     assert (result.accepted, result.code, result.permanent) == (False, 0, permanent)
     assert said in result.text
     assert line.usable
@@ -139,6 +139,30 @@ async def test_what_cannot_go_there_is_for_good_or_for_now(
 async def test_a_flag_that_means_nothing_keeps_no_mail_back(open_dialer: Open) -> None:
     dialer, site, server = await open_dialer(Script(extensions=[]))
     line = await dialer.dial(site)
-    assert (await line.send(mail(smtputf8=True), CONTENT)).accepted
+    assert (await line.send([mail(smtputf8=True)], CONTENT))[0].accepted
     assert server.messages[0].mail_params == []
+    await line.close()
+
+
+async def test_an_address_that_cannot_be_written_is_the_failure_of_nobody_else(open_dialer: Open) -> None:
+    dialer, site, server = await open_dialer()
+    line = await dialer.dial(site)
+    results = await line.send([mail(), mail(recipient="a b@b.test"), mail(recipient="c@b.test")], CONTENT)
+    assert [(result.accepted, result.permanent) for result in results] == [(True, False), (False, True), (True, False)]
+    assert [message.recipients for message in server.messages] == [["b@b.test"], ["c@b.test"]]
+    await line.close()
+
+
+async def test_where_no_new_session_can_be_had_whoever_is_left_shares_that_failure(open_dialer: Open) -> None:
+    script = Script(extensions=["LIMITS MAILMAX=1 RCPTMAX=1"])
+    dialer, site, server = await open_dialer(script)
+    line = await dialer.dial(site)
+    script.greeting = "421 4.3.2 not now"
+    results = await line.send([mail(), mail(recipient="c@b.test"), mail(recipient="d@b.test")], CONTENT)
+    assert [(result.code, result.facts.stage) for result in results] == [
+        (250, "message"),
+        (421, "greeting"),
+        (421, "greeting"),
+    ]
+    assert len(server.sessions) == 2
     await line.close()

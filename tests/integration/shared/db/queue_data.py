@@ -30,21 +30,30 @@ class Mailroom:
         self, recipients: list[str], *, content: bytes = b"Subject: hi\r\n\r\nbody\r\n", site: SiteName | None = None
     ) -> list[accept.NewMessage]:
         """One message with one delivery for each recipient, not stored yet."""
-        made = []
-        for recipient in recipients:
+        return [await self.message([recipient], content=content, site=site) for recipient in recipients]
+
+    async def message(
+        self,
+        recipients: list[str],
+        *,
+        content: bytes = b"Subject: hi\r\n\r\nbody\r\n",
+        site: SiteName | None = None,
+        from_ids: bool = False,
+    ) -> accept.NewMessage:
+        """One message with a delivery for each recipient, not stored yet; with ``from_ids`` each has a return path of its own."""
+        (message_id, *delivery_ids) = await self.ids.take(self.connection, 1 + len(recipients))
+        deliveries = []
+        for delivery_id, recipient in zip(delivery_ids, recipients, strict=True):
             domain = recipient.rpartition("@")[2]
             lane_id = await self.lanes.find(self.connection, site or SiteName("domain", domain), self.account_id)
-            message_id, delivery_id = await self.ids.take(self.connection, 2)
-            delivery = accept.NewDelivery(
-                delivery_id, "me@ours.test", None, recipient, domain, recipient, recipient, lane_id
+            mail_from = f"me+{delivery_id}@ours.test" if from_ids else "me@ours.test"
+            deliveries.append(
+                accept.NewDelivery(delivery_id, mail_from, None, recipient, domain, recipient, recipient, lane_id)
             )
-            made.append(
-                accept.NewMessage(
-                    message_id, self.account_id, "rest", None, f"<{message_id}@ours.test>", "me@ours.test", "ours.test", "hi",
-                    content.index(b"\r\n\r\n") + 2, content, False, None, None, (delivery,),
-                )
-            )  # fmt: skip
-        return made
+        return accept.NewMessage(
+            message_id, self.account_id, "rest", None, f"<{message_id}@ours.test>", "me@ours.test", "ours.test", "hi",
+            content.index(b"\r\n\r\n") + 2, content, False, None, None, tuple(deliveries),
+        )  # fmt: skip
 
     async def accept(self, recipients: list[str]) -> list[int]:
         """Store one message for each recipient; return the delivery ids."""
