@@ -5,7 +5,19 @@ from fastapi import FastAPI
 from api.context import Context
 from api.metrics import RequestTimer
 from api.openapi import application
-from api.routes import accounts, credentials, deliveries, domains, endpoints, events, messages, pages, suppressions
+from api.routes import (
+    accounts,
+    credentials,
+    deliveries,
+    domains,
+    endpoints,
+    events,
+    messages,
+    operator_events,
+    pages,
+    retry_schedules,
+    suppressions,
+)
 from api.webapi.door import routes as webapi_routes
 from api.webapi.faults import respond
 from shared.metrics import Metrics
@@ -23,6 +35,8 @@ ROUTERS = (
     accounts.router,
     domains.router,
     credentials.router,
+    retry_schedules.router,
+    operator_events.router,
     pages.router,
 )
 

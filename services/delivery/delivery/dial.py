@@ -43,6 +43,11 @@ class Dialer:
         self._settings = settings
         self._context = context or opportunistic_context()
 
+    @property
+    def source_ip(self) -> str | None:
+        """Our address that sessions come from; None where the system chooses."""
+        return self._settings.source_ip
+
     async def dial(self, site: SiteName) -> "Line":
         """Return a line to the first hop of ``site`` that takes us.
 

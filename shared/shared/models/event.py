@@ -32,3 +32,4 @@ class Event(SQLModel, table=True):
     text: str | None = Field(default=None, sa_column=columns.words(nullable=True))
     category: str | None = Field(default=None, sa_column=columns.words(nullable=True))
     suppressing: bool = Field(default=False, sa_column=columns.flag(default=False))
+    final_attempt_next: bool = Field(default=False, sa_column=columns.flag(default=False))
