@@ -19,7 +19,7 @@ from shared.mail.status import clean_text
 
 _UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _UNIT: Final = r"(?:s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|days?)\b"
-_NUMBER: Final = r"[0-9]{1,6}(?![0-9])"
+_NUMBER: Final = r"[0-9]{1,6}"
 _WAIT: Final = (
     r"(?:about |around |approximately |at least |another |the next |~ ?){0,2}"
     r"(?:(?P<clock>[0-9]{1,3}:[0-5][0-9]:[0-5][0-9])(?![0-9:])"

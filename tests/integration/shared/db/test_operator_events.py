@@ -5,6 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from structlog.testing import capture_logs
 
 from fakes.waiting import eventually
 from posthouse.embedded.postgres import EmbeddedPostgres
@@ -77,8 +78,10 @@ async def test_nothing_is_lost_while_the_database_is_away(private_postgres: Embe
     told, stop = OperatorEvents(pool, Metrics("test"), seconds=0.01), asyncio.Event()
     running = asyncio.create_task(told.run(stop))
     await asyncio.to_thread(private_postgres.stop)
-    for _ in range(10):
-        told.tell(notice("a.test"))
+    with capture_logs() as logged:
+        for _ in range(10):
+            told.tell(notice("a.test"))
+        await eventually(lambda: any(line["event"] == "operator_events_wait" for line in logged), 60)
     private_postgres.start()  # its processes die with the thread that starts them
 
     async def written() -> bool:

@@ -114,6 +114,23 @@ def test_the_attempt_that_is_the_last_is_known_before(schedule: Schedule, seed: 
     assert schedule.is_last(attempt, age)
 
 
+@pytest.mark.parametrize(
+    ("age", "asked", "seconds"),
+    [
+        (timedelta(hours=69), timedelta(minutes=5), 300),  # the schedule's own wait would be too late, this one is not
+        (timedelta(hours=71, minutes=50), timedelta(minutes=30), None),
+        (timedelta(hours=67), timedelta(hours=4, minutes=1), 4 * 3600),  # longer than is heeded
+    ],
+)
+def test_the_end_of_the_schedule_holds_for_what_is_asked(age: timedelta, asked: timedelta, seconds: int | None) -> None:
+    wait = DELIVERY_DEFAULT.next_wait(6, age, Random(1), asked=asked)
+    if seconds is None:
+        assert wait is None
+    else:
+        assert wait is not None
+        assert abs(wait.total_seconds() - seconds) <= seconds / 50 + 1
+
+
 def test_a_server_that_always_asks_for_half_a_minute_does_not_get_a_thousand_attempts() -> None:
     random, attempt, age = Random(1), 1, timedelta()
     while (wait := DELIVERY_DEFAULT.next_wait(attempt, age, random, asked=timedelta(seconds=30))) is not None:
