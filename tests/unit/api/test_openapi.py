@@ -13,6 +13,7 @@ from api.app import ROUTERS
 from api.openapi import application
 from api.schemas import (
     accounts,
+    batch,
     credentials,
     domains,
     endpoints,
@@ -27,6 +28,7 @@ from api.schemas import (
 # Published names: removing or changing one breaks somebody's client.
 OPERATIONS = {
     "messages_send": "POST /v1/messages",
+    "messages_send_batch": "POST /v1/messages/batch",
     "messages_get": "GET /v1/messages/{message}",
     "deliveries_list": "GET /v1/deliveries",
     "deliveries_get": "GET /v1/deliveries/{delivery}",
@@ -70,6 +72,7 @@ OPERATIONS = {
 }
 SCHEMA_MODULES = (
     accounts,
+    batch,
     credentials,
     domains,
     endpoints,
