@@ -128,7 +128,7 @@ FROM attempt WHERE delivery_id = ANY ($1::bigint[]) ORDER BY delivery_id, n
 """
 # The same reading of a queue row as shared.lifecycle.live_state; a test holds one against the other.
 _STATE = """
-CASE WHEN q.delivery_id IS NULL THEN d.state WHEN q.hold THEN 'held' WHEN q.started_at IS NOT NULL THEN 'started'
+CASE WHEN q.delivery_id IS NULL THEN d.state WHEN q.started_at IS NOT NULL THEN 'started' WHEN q.hold THEN 'held'
     WHEN q.worker_id IS NOT NULL THEN 'claimed' ELSE 'queued' END
 """
 # A generic plan knows neither the account nor the limit, and for "account_id = $1 ... ORDER BY id" it may walk the primary key
