@@ -5,7 +5,20 @@ from fastapi import FastAPI
 from api.context import Context
 from api.metrics import RequestTimer
 from api.openapi import application
-from api.routes import accounts, credentials, deliveries, domains, endpoints, events, messages, pages, suppressions
+from api.routes import (
+    accounts,
+    credentials,
+    deliveries,
+    delivery_actions,
+    domains,
+    endpoints,
+    events,
+    hold_rules,
+    jobs,
+    messages,
+    pages,
+    suppressions,
+)
 from api.webapi.door import routes as webapi_routes
 from api.webapi.faults import respond
 from shared.metrics import Metrics
@@ -17,6 +30,9 @@ SERVICE = "api"
 ROUTERS = (
     messages.router,
     deliveries.router,
+    delivery_actions.router,
+    hold_rules.router,
+    jobs.router,
     suppressions.router,
     endpoints.router,
     events.router,

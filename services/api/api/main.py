@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from random import Random
 
 from fastapi import FastAPI
 
@@ -12,6 +13,8 @@ from api.budget import ByteBudget
 from api.config import Settings
 from api.context import Context
 from api.failures import FailureLimiter
+from api.housekeeping import Housekeeping, sweeps
+from api.jobs import Jobs
 from api.metrics import ApiMetrics
 from api.smtp.door import SubmissionHandler
 from api.smtp.listeners import listening
@@ -63,6 +66,7 @@ async def run(stop: asyncio.Event) -> None:
         metrics = Metrics(SERVICE)
         context, writer = _parts(settings, pool, bus, metrics, cleanup)
         bus.listen(Subject.CONFIG_CHANGED, lambda _: context.authenticator.forget())
+        bus.listen(Subject.JOB_DUE, lambda _: context.jobs.heard.set())
         bus.start()
         lease = Lease(pool, bus, SERVICE, beat_seconds=settings.heartbeat_seconds)
         await lease.join(VERSION)
@@ -78,7 +82,8 @@ async def run(stop: asyncio.Event) -> None:
         ):
             write_addresses(settings.address_file, http=http.address, health=health.address, **smtp)
             logger.info("listening", http=http.address, health=health.address, version=VERSION, **smtp)
-            await _until(stop, lease, (http, health))
+            tidying = Housekeeping(sweeps(context), seconds=settings.poll_seconds, random=Random())  # noqa: S311 - jitter
+            await _until(stop, lease, (http, health), (context.jobs.run, tidying.run))
         await writer.drain()
 
 
@@ -110,6 +115,7 @@ def _parts(
         authenticator=Authenticator(pool, ring, counted, seconds=settings.poll_seconds),
         login_failures=FailureLimiter(),
         submitter=Submitter(pool, writer, rules, counted),
+        jobs=Jobs(pool, bus, counted, poll_seconds=settings.poll_seconds, random=Random()),  # noqa: S311 - jitter
         resolver=resolver,
         outbound=settings.outbound_policy,
         budget=budget,
@@ -156,14 +162,21 @@ async def _smtp(
             await asyncio.gather(watch, return_exceptions=True)
 
 
-async def _until(stop: asyncio.Event, lease: Lease, servers: Sequence[RunningServer]) -> None:
+async def _until(
+    stop: asyncio.Event,
+    lease: Lease,
+    servers: Sequence[RunningServer],
+    loops: Sequence[Callable[[asyncio.Event], Coroutine[None, None, None]]],
+) -> None:
     """Wait for the stop; an end of anything else is an error, and raised."""
     beating = asyncio.Event()
     stopping = asyncio.create_task(stop.wait())
     beat = asyncio.create_task(lease.run(beating, lambda _: None))
     serving = [asyncio.create_task(server.wait()) for server in servers]
+    ending = asyncio.Event()
+    looping = [asyncio.create_task(loop(ending)) for loop in loops]
     try:
-        done, _ = await asyncio.wait({stopping, beat, *serving}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({stopping, beat, *serving, *looping}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
         if stopping not in done:
@@ -171,6 +184,7 @@ async def _until(stop: asyncio.Event, lease: Lease, servers: Sequence[RunningSer
             raise RuntimeError(message)
     finally:
         beating.set()
+        ending.set()
         for task in (stopping, *serving):
             task.cancel()
-        await asyncio.gather(stopping, beat, *serving, return_exceptions=True)
+        await asyncio.gather(stopping, beat, *serving, *looping, return_exceptions=True)

@@ -38,6 +38,16 @@ class AttemptView:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldView:
+    """Who holds a delivery, and by which rule."""
+
+    by_operator: bool
+    rule_id: int | None
+    """None: by hand."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryView:
     """A delivery as it stands."""
 
@@ -59,6 +69,8 @@ class DeliveryView:
     code: int | None
     enhanced: str | None
     text: str | None
+    hold: HoldView | None = None
+    """Also of one that is in flight and will be held if this attempt fails for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +120,8 @@ class DeliveryFilter:
 _DELIVERY = """
 d.id, d.message_id, d.recipient, d.mail_from, d.from_id, d.state, d.attempts, d.created_at, d.settled_at, d.bounced_at,
     d.complained_at, d.keep_until, d.code, d.enhanced, d.text, q.delivery_id IS NOT NULL AS live, q.due_at, q.hold AS held,
-    q.worker_id IS NOT NULL AS claimed, q.started_at IS NOT NULL AS started, q.attempt
+    q.worker_id IS NOT NULL AS claimed, q.started_at IS NOT NULL AS started, q.attempt, q.hold_by_operator, q.hold_rule_id,
+    (SELECT h.reason FROM hold_rule h WHERE h.id = q.hold_rule_id) AS hold_reason
 """
 _MESSAGE = """
 SELECT id, created_at, door, message_id, sender, subject, size, smtputf8, extra::text AS extra, tags
@@ -181,6 +194,14 @@ async def get_delivery(connection: Connection, account_id: int, delivery_id: int
         return None
     attempts = await _attempts(connection, [row["id"]])
     return DeliveryDetail(_delivery(row), tuple(attempts.get(row["id"], ())))
+
+
+async def operator_account_of(connection: Connection, delivery_id: int) -> int | None:
+    """Return whose a delivery is; None where there is none of this id."""
+    account_id: int | None = await connection.fetchval(
+        "SELECT account_id FROM delivery WHERE id = $1", inputs.row_id(delivery_id, "delivery")
+    )
+    return account_id
 
 
 async def list_deliveries(
@@ -275,4 +296,5 @@ def _delivery(row: asyncpg.Record) -> DeliveryView:
         code=row["code"],
         enhanced=row["enhanced"],
         text=row["text"],
+        hold=HoldView(row["hold_by_operator"], row["hold_rule_id"], row["hold_reason"] or "") if row["held"] else None,
     )

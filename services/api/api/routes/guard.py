@@ -113,6 +113,11 @@ async def _account_caller(request: Request) -> AccountCaller:
     return AccountCaller.of(caller, caller.account_id)
 
 
+async def _any_caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
 async def _operator_caller(request: Request) -> Caller:
     caller: Caller = request.state.caller
     if caller.account_id is not None:
@@ -122,6 +127,8 @@ async def _operator_caller(request: Request) -> Caller:
 
 AccountAuth = Annotated[AccountCaller, Depends(_account_caller)]
 """The caller, who acts for an account."""
+AnyAuth = Annotated[Caller, Depends(_any_caller)]
+"""The caller: an account, or an operator where ``account_id`` is None."""
 OperatorAuth = Annotated[Caller, Depends(_operator_caller)]
 """The caller, who is an operator."""
 
