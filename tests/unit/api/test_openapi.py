@@ -11,7 +11,19 @@ from pydantic import BaseModel
 
 from api.app import ROUTERS
 from api.openapi import application
-from api.schemas import accounts, credentials, domains, endpoints, events, messages, suppressions, webhooks
+from api.schemas import (
+    accounts,
+    actions,
+    credentials,
+    domains,
+    endpoints,
+    events,
+    hold_rules,
+    jobs,
+    messages,
+    suppressions,
+    webhooks,
+)
 
 # Published names: removing or changing one breaks somebody's client.
 OPERATIONS = {
@@ -19,6 +31,18 @@ OPERATIONS = {
     "messages_get": "GET /v1/messages/{message}",
     "deliveries_list": "GET /v1/deliveries",
     "deliveries_get": "GET /v1/deliveries/{delivery}",
+    "deliveries_hold_all": "POST /v1/deliveries/hold",
+    "deliveries_release_all": "POST /v1/deliveries/release",
+    "deliveries_cancel_all": "POST /v1/deliveries/cancel",
+    "deliveries_hold": "POST /v1/deliveries/{delivery}/hold",
+    "deliveries_release": "POST /v1/deliveries/{delivery}/release",
+    "deliveries_cancel": "POST /v1/deliveries/{delivery}/cancel",
+    "hold_rules_list": "GET /v1/hold-rules",
+    "hold_rules_create": "POST /v1/hold-rules",
+    "hold_rules_get": "GET /v1/hold-rules/{rule}",
+    "hold_rules_remove": "DELETE /v1/hold-rules/{rule}",
+    "jobs_list": "GET /v1/jobs",
+    "jobs_get": "GET /v1/jobs/{job}",
     "suppressions_list": "GET /v1/suppressions",
     "suppressions_add": "POST /v1/suppressions",
     "suppressions_get": "GET /v1/suppressions/{suppression}",
@@ -50,7 +74,19 @@ OPERATIONS = {
     "operator_keys_create": "POST /v1/operator-keys",
     "operator_keys_revoke": "DELETE /v1/operator-keys/{key}",
 }
-SCHEMA_MODULES = (accounts, credentials, domains, endpoints, events, messages, suppressions, webhooks)
+SCHEMA_MODULES = (
+    accounts,
+    actions,
+    credentials,
+    domains,
+    endpoints,
+    events,
+    hold_rules,
+    jobs,
+    messages,
+    suppressions,
+    webhooks,
+)
 
 
 @pytest.fixture(scope="module")
