@@ -17,6 +17,8 @@ class Belongings:
     delivery: str
     suppression: str
     endpoint: str
+    rule: str
+    job: str
 
 
 @pytest.fixture
@@ -25,7 +27,10 @@ async def belongings(client: httpx.AsyncClient) -> Belongings:
     suppression = (await client.post("/v1/suppressions", json={"address": "gone@example.org"})).json()
     sent = (await client.post("/v1/messages", json={**HELLO, "to": ["gone@example.org"]})).json()
     endpoint = (await client.post("/v1/endpoints", json={"url": "https://app.example.com/hook"})).json()
-    return Belongings(sent["id"], sent["deliveries"][0]["id"], suppression["id"], endpoint["id"])
+    rule = (await client.post("/v1/hold-rules", json={"recipient": "gone@example.org"})).json()
+    return Belongings(
+        sent["id"], sent["deliveries"][0]["id"], suppression["id"], endpoint["id"], rule["id"], rule["job"]["id"]
+    )
 
 
 @pytest.fixture
@@ -48,7 +53,16 @@ async def test_another_accounts_things_are_not_there(
         "endpoints_get": ("GET", f"/v1/endpoints/{belongings.endpoint}"),
         "endpoints_delete": ("DELETE", f"/v1/endpoints/{belongings.endpoint}"),
         "endpoints_rotate_secret": ("POST", f"/v1/endpoints/{belongings.endpoint}/rotate-secret"),
+        "hold_rules_get": ("GET", f"/v1/hold-rules/{belongings.rule}"),
+        "hold_rules_remove": ("DELETE", f"/v1/hold-rules/{belongings.rule}"),
+        "jobs_get": ("GET", f"/v1/jobs/{belongings.job}"),
     }
+    # What is settled cannot be acted on: a stranger is not even told that much.
+    actions = {
+        f"deliveries_{kind}": ("POST", f"/v1/deliveries/{belongings.delivery}/{kind}")
+        for kind in ("hold", "release", "cancel")
+    }
+    of_filters = {f"deliveries_{kind}_all": f"/v1/deliveries/{kind}" for kind in ("hold", "release", "cancel")}
     lists = {
         "deliveries_list": [
             "/v1/deliveries",
@@ -57,17 +71,27 @@ async def test_another_accounts_things_are_not_there(
         ],
         "suppressions_list": ["/v1/suppressions", "/v1/suppressions?address=gone@example.org"],
         "endpoints_list": ["/v1/endpoints"],
+        "hold_rules_list": ["/v1/hold-rules"],
+        "jobs_list": ["/v1/jobs"],
         "events_list": ["/v1/events", f"/v1/events?delivery_id={belongings.delivery}"],
     }
-    creations = {"messages_send", "suppressions_add", "endpoints_create"}
+    creations = {"messages_send", "suppressions_add", "endpoints_create", "hold_rules_create"}
 
     for operation, (method, path) in requests.items():
         problem(await stranger.request(method, path), 404, "not_found")
         assert method == "DELETE" or (await client.request(method, path)).status_code == 200, operation
+    for method, path in actions.values():
+        problem(await stranger.request(method, path), 404, "not_found")
+        problem(await client.request(method, path), 409, "conflict")
     for paths in lists.values():
         for path in paths:
             assert (await stranger.get(path)).json()["data"] == [], path
             assert len((await client.get(path)).json()["data"]) == 1, path
+    for path in of_filters.values():
+        for which in ({"all": True}, {"ids": [belongings.delivery]}, {"message": belongings.message}):
+            job = (await stranger.post(path, json=which)).json()
+            assert (job["changed"], job["in_flight"]) == (0, 0)
+        problem(await stranger.post(path, json={"all": True, "account": "1"}), 403, "forbidden")
     # What belongs to the demo account stands in nobody's way.
     assert (await stranger.post("/v1/suppressions", json={"address": "gone@example.org"})).status_code == 201
     problem(await stranger.post("/v1/messages", json=HELLO), 403, "from_not_allowed")
@@ -80,7 +104,9 @@ async def test_another_accounts_things_are_not_there(
         for operation in item.values()
         if not path.startswith(("/v1/accounts", "/v1/operator-keys"))
     }
-    assert of_accounts == requests.keys() | lists.keys() | creations, "a route that this test does not know"
+    assert of_accounts == requests.keys() | actions.keys() | of_filters.keys() | lists.keys() | creations, (
+        "a route that this test does not know"
+    )
 
 
 async def test_no_route_for_operators_lets_an_account_in(client: httpx.AsyncClient, pool: Pool) -> None:
