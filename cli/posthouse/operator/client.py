@@ -74,9 +74,9 @@ class Client:
         """Post a document and return the one that comes back; raises as :meth:`get`."""
         return self._ask("POST", path, body=body)
 
-    def delete(self, path: str) -> None:
-        """Delete what is at a path; raises as :meth:`get`."""
-        self._ask("DELETE", path)
+    def delete(self, path: str, **query: str) -> Document:
+        """Delete what is at a path and return what is said of it, if anything; raises as :meth:`get`."""
+        return self._ask("DELETE", path, query=query)
 
     def listed(self, path: str, limit: int) -> Listing:
         """Return up to ``limit`` items of a list, page by page; raises as :meth:`get`."""
