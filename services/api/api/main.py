@@ -13,7 +13,7 @@ from api.budget import ByteBudget
 from api.config import Settings
 from api.context import Context
 from api.failures import FailureLimiter
-from api.housekeeping import Housekeeping, sweeps
+from api.hold_upkeep import HoldUpkeep, sweeps
 from api.jobs import Jobs
 from api.metrics import ApiMetrics
 from api.smtp.door import SubmissionHandler
@@ -82,8 +82,8 @@ async def run(stop: asyncio.Event) -> None:
         ):
             write_addresses(settings.address_file, http=http.address, health=health.address, **smtp)
             logger.info("listening", http=http.address, health=health.address, version=VERSION, **smtp)
-            tidying = Housekeeping(sweeps(context), seconds=settings.poll_seconds, random=Random())  # noqa: S311 - jitter
-            await _until(stop, lease, (http, health), (context.jobs.run, tidying.run))
+            upkeep = HoldUpkeep(sweeps(context), seconds=settings.poll_seconds, random=Random())  # noqa: S311 - jitter
+            await _until(stop, lease, (http, health), (context.jobs.run, upkeep.run))
         await writer.drain()
 
 

@@ -26,9 +26,9 @@ from shared.db.transaction import Bell, Rings, transaction
 from shared.errors import Conflict, NotFound
 from shared.models import Job
 
-SCANNED = 2000
+SCANNED = 1000
 """Deliveries that one step looks at."""
-CHANGED = 500
+CHANGED = 200
 """Deliveries that one step changes: what a worker's settle may have to wait for."""
 UNFINISHED = 20
 """Jobs of an account, or of operators, that may wait at once."""

@@ -1,4 +1,4 @@
-"""What is tidied up on the side: sweeps that any replica may make at any time, each of them a few short transactions."""
+"""What holds need beside requests: ends are seen to, and what is held is counted. Any replica may make any sweep at any time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,14 +22,14 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """One thing that is tidied up."""
+    """One thing that is seen to."""
 
     name: str
     run: Callable[[], Awaitable[bool]]
     """Does some of it; returns True where there may be more right now."""
 
 
-class Housekeeping:
+class HoldUpkeep:
     """Makes sweeps, one after the other, again and again.
 
     Args:
@@ -63,7 +63,7 @@ class Housekeeping:
 
 
 def sweeps(context: Context) -> list[Sweep]:
-    """Return what the api tidies up."""
+    """Return what is seen to."""
     return [
         Sweep("held_past_expiry", lambda: _fail_expired(context)),
         Sweep("ended_rules", lambda: _release_ended(context)),
