@@ -153,7 +153,7 @@ async def step(pool: Pool, bell: Bell, job_id: int | None = None) -> Step | None
             return await _step(connection, rings, row)
     except CONNECTION_LOST:
         raise
-    except Exception as error:
+    except Exception as error:  # one job that trips ends with its error and is not tried for ever
         if taken is None:
             raise
         _log.exception("job_failed", job_id=taken)
