@@ -86,6 +86,16 @@ async def test_194_all_conditions_must_hold_for_new_mail_and_for_old(
     await make(operator, account=str(other), sender_domain="posthouse.test")
     [new] = await send(client, "b@example.org")
     assert await states(pool, int(mine["id"]), int(new["id"]), theirs) == ["queued", "queued", "held"]
+    # Two conditions on one mail of which one does not hold, either way round.
+    for rule in (
+        {"sender_domain": "elsewhere.example", "recipient_domain": "example.org"},
+        {"sender_domain": "posthouse.test", "recipient_domain": "elsewhere.example"},
+        {"sender": "nobody@posthouse.test", "recipient": "a@example.org"},
+        {"sender": "demo@posthouse.test", "recipient": "nobody@example.org"},
+    ):
+        assert (await make(client, **rule))["job"]["changed"] == 0
+        [again] = await send(client, "a@example.org")
+        assert again["state"] == "queued"
 
 
 @pytest.mark.parametrize(
