@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from shared.db.accept import TEST_STREAM
+
 CredentialKind = Literal["api_key", "login"]
 
 
@@ -21,6 +23,11 @@ class Caller:
     login: str | None = None
     """The address that was given as user name, as it was spelled; None for an API key."""
 
+    @property
+    def stream(self) -> str | None:
+        """As of :class:`AccountCaller`; None for an operator, who sees all."""
+        return None if self.account_id is None else TEST_STREAM if self.is_test else ""
+
 
 @dataclass(frozen=True, slots=True)
 class AccountCaller:
@@ -32,6 +39,11 @@ class AccountCaller:
     uses_from_ids: bool
     is_test: bool
     login: str | None = None
+
+    @property
+    def stream(self) -> str:
+        """The stream it acts in, and sees: mail and suppressions of a sandbox key are apart from all others of its account."""
+        return TEST_STREAM if self.is_test else ""
 
     @classmethod
     def of(cls, caller: Caller, account_id: int) -> "AccountCaller":

@@ -361,8 +361,8 @@ WITH d AS (
 ), woken AS (
     INSERT INTO delivery_wake (lane_id) SELECT DISTINCT lane_id FROM d WHERE NOT suppressed AND NOT held
 ), told AS (
-    INSERT INTO event (id, account_id, delivery_id, type, code, enhanced, text)
-    SELECT nextval('event_id'), account_id, id, 'suppressed', 0, '', 'the recipient is on the suppression list' FROM d WHERE suppressed
+    INSERT INTO event (id, account_id, delivery_id, type, code, enhanced, text, stream)
+    SELECT nextval('event_id'), account_id, id, 'suppressed', 0, '', 'the recipient is on the suppression list', stream FROM d WHERE suppressed
     RETURNING id
 ), pending AS (
     INSERT INTO event_pending (event_id) SELECT id FROM told

@@ -103,13 +103,13 @@ async def _check_room(session: AsyncSession, account_id: int | None, *, by_opera
         raise Conflict(f"{UNFINISHED} jobs wait already; ask again when some of them have finished")
 
 
-async def get_job(session: AsyncSession, job_id: int, *, account_id: int | None) -> Job:
-    """Return a job; to an account only one that it made itself.
+async def get_job(session: AsyncSession, job_id: int, *, account_id: int | None, stream: str | None) -> Job:
+    """Return a job; to an account only one that it made itself, in the same stream.
 
     Raises:
         NotFound: there is none, or it is not theirs.
     """
-    query = _visible(account_id).where(col(Job.id) == inputs.row_id(job_id, "job"))
+    query = _visible(account_id, stream).where(col(Job.id) == inputs.row_id(job_id, "job"))
     row = await session.scalar(query)
     if row is None:
         raise NotFound(f"there is no job {job_id}")
@@ -117,22 +117,28 @@ async def get_job(session: AsyncSession, job_id: int, *, account_id: int | None)
 
 
 async def list_jobs(
-    session: AsyncSession, *, account_id: int | None, cursor: str | None = None, limit: int = 50
+    session: AsyncSession,
+    *,
+    account_id: int | None,
+    stream: str | None,
+    cursor: str | None = None,
+    limit: int = 50,
 ) -> Page[Job]:
     """Return a page of jobs, the newest first: those an account made itself, or all of them to an operator."""
     size = inputs.page_size(limit)
-    query = _visible(account_id)
+    query = _visible(account_id, stream)
     if cursor:
         query = query.where(col(Job.id) < paging.decode(_CURSOR, cursor)[0])
     rows = await session.scalars(query.order_by(col(Job.id).desc()).limit(size + 1))
     return paging.page(_CURSOR, [(row.id, row) for row in rows], size)
 
 
-def _visible(account_id: int | None) -> SelectOfScalar[Job]:
+def _visible(account_id: int | None, stream: str | None) -> SelectOfScalar[Job]:
     query = select(Job)
     if account_id is None:
         return query
-    return query.where(col(Job.account_id) == account_id, col(Job.by_operator).is_(False))
+    of_stream = func.coalesce(col(Job.filter)["stream"].astext, "") == (stream or "")
+    return query.where(col(Job.account_id) == account_id, col(Job.by_operator).is_(False), of_stream)
 
 
 async def step(pool: Pool, bell: Bell, job_id: int | None = None) -> Step | None:

@@ -8,6 +8,7 @@ from datetime import datetime
 import asyncpg
 
 from shared.db import inputs, paging
+from shared.db.accept import TEST_STREAM
 from shared.db.engine import Connection
 from shared.db.paging import Page
 from shared.lifecycle import DeliveryState, live_state
@@ -95,6 +96,8 @@ class MessageView:
     size: int
     """In octets, header included."""
     smtputf8: bool
+    is_test: bool
+    """Handed in with a sandbox key."""
     extra: Mapping[str, str]
     tags: tuple[str, ...]
 
@@ -115,6 +118,8 @@ class DeliveryFilter:
     message_id: int | None = None
     recipient: str | None = None
     """The whole address as it was stored."""
+    stream: str = ""
+    """Empty, or TEST_STREAM: nobody sees both."""
 
 
 _DELIVERY = """
@@ -124,8 +129,8 @@ d.id, d.message_id, d.recipient, d.mail_from, d.from_id, d.state, d.attempts, d.
     (SELECT h.reason FROM hold_rule h WHERE h.id = q.hold_rule_id) AS hold_reason
 """
 _MESSAGE = """
-SELECT id, created_at, door, message_id, sender, subject, size, smtputf8, extra::text AS extra, tags
-FROM message WHERE account_id = $1 AND id = $2
+SELECT id, created_at, door, message_id, sender, subject, size, smtputf8, is_test, extra::text AS extra, tags
+FROM message WHERE account_id = $1 AND id = $2 AND is_test = ($3 = 'test')
 """
 _OF_MESSAGE = f"""
 SELECT {_DELIVERY} FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
@@ -133,7 +138,7 @@ WHERE d.account_id = $1 AND d.message_id = $2 ORDER BY d.id
 """
 _ONE = f"""
 SELECT {_DELIVERY} FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
-WHERE d.account_id = $1 AND d.id = $2
+WHERE d.account_id = $1 AND d.id = $2 AND d.stream = $3
 """
 _ATTEMPTS = """
 SELECT delivery_id, n, started_at, finished_at, outcome, stage, code, enhanced, text, host, ip, tls
@@ -149,6 +154,10 @@ CASE WHEN q.delivery_id IS NULL THEN d.state WHEN q.started_at IS NOT NULL THEN 
 _SCAN = """
 SELECT * FROM delivery WHERE account_id >= $1 AND (account_id, id) < ($1, $2) ORDER BY account_id DESC, id DESC LIMIT $3
 """
+# The same rows by an index that holds no others.
+_SCAN_TEST = """
+SELECT * FROM delivery WHERE stream = 'test' AND account_id >= $1 AND (account_id, id) < ($1, $2) ORDER BY account_id DESC, id DESC LIMIT $3
+"""
 # OFFSET 0 keeps the ORDER BY from choosing the index.
 _SCAN_MESSAGE = """
 SELECT * FROM (SELECT * FROM delivery WHERE message_id = $7 AND account_id = $1 AND id < $2 OFFSET 0) of_message ORDER BY id DESC LIMIT $3
@@ -157,7 +166,7 @@ SELECT * FROM (SELECT * FROM delivery WHERE message_id = $7 AND account_id = $1 
 _LIST = """
 WITH scanned AS MATERIALIZED ({scan}), last AS (SELECT min(id) AS id, count(*) AS n FROM scanned), found AS (
     SELECT {delivery} FROM scanned d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
-    WHERE ($5::text IS NULL OR {state} = $5) AND ($6::text IS NULL OR d.recipient = $6)
+    WHERE d.stream = {stream} AND ($5::text IS NULL OR {state} = $5) AND ($6::text IS NULL OR d.recipient = $6)
     ORDER BY d.id DESC LIMIT $4
 )
 SELECT last.id AS last_id, last.n AS scanned, found.* FROM last LEFT JOIN found ON true ORDER BY found.id DESC
@@ -165,9 +174,11 @@ SELECT last.id AS last_id, last.n AS scanned, found.* FROM last LEFT JOIN found 
 _BODY = "SELECT seq, bytes FROM message_body WHERE message_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3"
 
 
-async def get_message(connection: Connection, account_id: int, message_id: int) -> MessageDetail | None:
-    """Return a message of an account with its deliveries and their attempts; None where the account has none of this id."""
-    row = await connection.fetchrow(_MESSAGE, account_id, inputs.row_id(message_id, "message"))
+async def get_message(
+    connection: Connection, account_id: int, message_id: int, *, stream: str = ""
+) -> MessageDetail | None:
+    """Return a message of a stream with its deliveries and their attempts; None where the account has none of this id there."""
+    row = await connection.fetchrow(_MESSAGE, account_id, inputs.row_id(message_id, "message"), stream)
     if row is None:
         return None
     rows = await connection.fetch(_OF_MESSAGE, account_id, message_id)
@@ -181,27 +192,32 @@ async def get_message(connection: Connection, account_id: int, message_id: int) 
         subject=row["subject"],
         size=row["size"],
         smtputf8=row["smtputf8"],
+        is_test=row["is_test"],
         extra=json.loads(row["extra"]) if row["extra"] is not None else {},
         tags=tuple(row["tags"] or ()),
     )
     return MessageDetail(message, tuple(DeliveryDetail(_delivery(r), tuple(attempts.get(r["id"], ()))) for r in rows))
 
 
-async def get_delivery(connection: Connection, account_id: int, delivery_id: int) -> DeliveryDetail | None:
-    """Return a delivery of an account with its attempts; None where the account has none of this id."""
-    row = await connection.fetchrow(_ONE, account_id, inputs.row_id(delivery_id, "delivery"))
+async def get_delivery(
+    connection: Connection, account_id: int, delivery_id: int, *, stream: str = ""
+) -> DeliveryDetail | None:
+    """Return a delivery of a stream with its attempts; None where the account has none of this id there."""
+    row = await connection.fetchrow(_ONE, account_id, inputs.row_id(delivery_id, "delivery"), stream)
     if row is None:
         return None
     attempts = await _attempts(connection, [row["id"]])
     return DeliveryDetail(_delivery(row), tuple(attempts.get(row["id"], ())))
 
 
-async def operator_account_of(connection: Connection, delivery_id: int) -> int | None:
-    """Return whose a delivery is; None where there is none of this id."""
-    account_id: int | None = await connection.fetchval(
-        "SELECT account_id FROM delivery WHERE id = $1", inputs.row_id(delivery_id, "delivery")
+async def operator_get_delivery(connection: Connection, delivery_id: int) -> DeliveryDetail | None:
+    """Return a delivery of whatever account and stream, for an operator; None where there is none of this id."""
+    whose = await connection.fetchrow(
+        "SELECT account_id, stream FROM delivery WHERE id = $1", inputs.row_id(delivery_id, "delivery")
     )
-    return account_id
+    if whose is None:
+        return None
+    return await get_delivery(connection, whose["account_id"], delivery_id, stream=whose["stream"])
 
 
 async def list_deliveries(
@@ -224,20 +240,17 @@ async def list_deliveries(
         inputs.text(filters.recipient, field="recipient", longest=_RECIPIENT_CHARACTERS)
     size = inputs.page_size(limit)
     before = paging.decode(_CURSOR, cursor)[0] if cursor else 2**63 - 1
-    # Without a filter on rows, the first ones looked at are the page.
-    scanned = size + 1 if filters.state is None and filters.recipient is None else SCANNED
-    arguments: list[object] = [
-        account_id,
-        before,
-        scanned,
-        size + 1,
-        filters.state and filters.state.value,
-        filters.recipient,
-    ]
+    arguments: list[object] = [size + 1, filters.state and filters.state.value, filters.recipient]
     if filters.message_id is not None:
         arguments.append(inputs.row_id(filters.message_id, "message"))
-    rows = await connection.fetch(_list_sql(filters), *arguments)
-    found = [_delivery(row) for row in rows if row["id"] is not None]
+    # Without a filter on rows, the first ones looked at are the page; unless those of a sandbox lie among them.
+    scanned = size + 1 if filters.state is None and filters.recipient is None else SCANNED
+    while True:
+        rows = await connection.fetch(_list_sql(filters), account_id, before, scanned, *arguments)
+        found = [_delivery(row) for row in rows if row["id"] is not None]
+        if len(found) > size or rows[0]["scanned"] < scanned or scanned == SCANNED:
+            break
+        scanned = SCANNED
     page = paging.page(_CURSOR, [(view.id, view) for view in found], size)
     if page.next_cursor is None and rows[0]["scanned"] == scanned:
         return Page(page.items, paging.encode(_CURSOR, rows[0]["last_id"]))
@@ -245,8 +258,10 @@ async def list_deliveries(
 
 
 def _list_sql(filters: DeliveryFilter) -> str:
-    scan = _SCAN if filters.message_id is None else _SCAN_MESSAGE
-    return _LIST.format(scan=scan, delivery=_DELIVERY, state=_STATE)
+    of_account = _SCAN_TEST if filters.stream == TEST_STREAM else _SCAN
+    scan = of_account if filters.message_id is None else _SCAN_MESSAGE
+    stream = f"'{TEST_STREAM}'" if filters.stream == TEST_STREAM else "''"
+    return _LIST.format(scan=scan, delivery=_DELIVERY, state=_STATE, stream=stream)
 
 
 async def body(connection: Connection, message_id: int) -> AsyncIterator[bytes]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import asyncpg
 
-from shared.db.accept import TEST_STREAM
 from shared.db.engine import Connection
 from shared.db.hold_match import holding_rule
 
@@ -42,8 +41,8 @@ class Selection:
     accepted_after: datetime | None = None
     due_before: datetime | None = None
     due_after: datetime | None = None
-    only_test: bool = False
-    """Only mail that was handed in with a sandbox key."""
+    stream: str | None = None
+    """Empty, or that of sandbox keys; None: both, which an operator and a rule mean."""
 
     @property
     def is_bounded(self) -> bool:
@@ -168,5 +167,5 @@ async def lock(
         wanted.accepted_after,
         wanted.due_before,
         wanted.due_after,
-        TEST_STREAM if wanted.only_test else None,
+        wanted.stream,
     )

@@ -213,6 +213,12 @@ async def test_a_key_of_the_sandbox_acts_on_its_own_mail_only(
     await pool.execute("UPDATE delivery SET stream = 'test' WHERE id = $1", int(test["id"]))
     async with api.client(key["key"]) as sandbox:
         assert (await act(sandbox, "hold", all=True))["changed"] == 1
-        problem(await sandbox.post(f"/v1/deliveries/{real['id']}/cancel"), 403, "forbidden")
+        problem(await sandbox.post(f"/v1/deliveries/{real['id']}/cancel"), 404, "not_found")
+        assert len((await sandbox.get("/v1/jobs")).json()["data"]) == 1
         problem(await sandbox.post("/v1/hold-rules", json={}), 403, "forbidden")
     assert await states(pool, int(real["id"]), int(test["id"])) == ["queued", "held"]
+    assert (await client.get("/v1/jobs")).json()["data"] == []
+    problem(await client.post(f"/v1/deliveries/{test['id']}/release"), 404, "not_found")
+    assert (await act(client, "cancel", all=True))["changed"] == 1
+    assert (await operator.post(f"/v1/deliveries/{test['id']}/release")).json()["result"] == "done"
+    assert await states(pool, int(real["id"]), int(test["id"])) == ["canceled", "queued"]

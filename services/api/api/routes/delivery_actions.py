@@ -15,7 +15,7 @@ from api.schemas.messages import DeliveryWithAttempts
 from shared.db import accounts, holds, inputs, jobs
 from shared.db.engine import reachable
 from shared.db.holds import Action, Applied, Kind
-from shared.db.messages import DeliveryDetail, get_delivery, operator_account_of
+from shared.db.messages import DeliveryDetail, get_delivery, operator_get_delivery
 from shared.db.selections import Selection
 from shared.db.transaction import session_transaction, transaction
 from shared.errors import Conflict, Forbidden, NotFound
@@ -87,7 +87,7 @@ async def _all(context: Context, caller: Caller, kind: Kind, which: DeliverySele
         made = await jobs.create_job(session, action, wanted, account_id=account_id)
     await context.jobs.begin(made.id)
     async with context.look() as session:
-        job = Job.of(await jobs.get_job(session, made.id, account_id=caller.account_id))
+        job = Job.of(await jobs.get_job(session, made.id, account_id=caller.account_id, stream=caller.stream))
     response.status_code = 200 if job.finished_at is not None else 202
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job
@@ -123,20 +123,20 @@ def _selection(caller: Caller, account_id: int | None, which: DeliverySelection,
         accepted_after=which.accepted_after,
         due_before=which.due_before,
         due_after=which.due_after,
-        only_test=caller.is_test,
+        stream=caller.stream,
     )
 
 
 async def _one(context: Context, caller: Caller, kind: Kind, delivery_id: int) -> DeliveryAction:
     number = inputs.row_id(delivery_id, "delivery")
-    wanted = Selection(account_id=caller.account_id, ids=(number,), only_test=caller.is_test)
+    wanted = Selection(account_id=caller.account_id, ids=(number,), stream=caller.stream)
     action = Action(kind, by_operator=caller.account_id is None)
     async with reachable(), transaction(context.pool, context.bell) as (connection, rings):
         applied = await holds.apply(connection, action, wanted, [number], limit=1)
         applied.ring(rings)
     detail = await _detail(context, caller, number)
     if not applied.matched:
-        _check_is_so_already(caller, kind, detail)
+        _check_is_so_already(kind, detail)
     if number in applied.kept_held and caller.account_id is not None:
         raise Forbidden("an operator holds this delivery: only an operator can release it")
     return DeliveryAction(
@@ -147,10 +147,10 @@ async def _one(context: Context, caller: Caller, kind: Kind, delivery_id: int) -
 
 async def _detail(context: Context, caller: Caller, delivery_id: int) -> DeliveryDetail:
     async with context.read() as connection:
-        account_id = caller.account_id
-        if account_id is None:
-            account_id = await operator_account_of(connection, delivery_id)
-        detail = await get_delivery(connection, account_id, delivery_id) if account_id is not None else None
+        if caller.account_id is None:
+            detail = await operator_get_delivery(connection, delivery_id)
+        else:
+            detail = await get_delivery(connection, caller.account_id, delivery_id, stream=caller.stream or "")
     if detail is None:
         raise NotFound(
             f"there is no delivery {delivery_id}" + ("" if caller.account_id is None else " in this account")
@@ -158,15 +158,13 @@ async def _detail(context: Context, caller: Caller, delivery_id: int) -> Deliver
     return detail
 
 
-def _check_is_so_already(caller: Caller, kind: Kind, detail: DeliveryDetail) -> None:
+def _check_is_so_already(kind: Kind, detail: DeliveryDetail) -> None:
     """Pass what was canceled before and is asked to be again; all else that is settled stays as it is."""
     state = detail.delivery.state
     if kind is Kind.CANCEL and state is DeliveryState.CANCELED:
         return
     if state in SETTLED:
         raise Conflict(f"this delivery is {state.value} already; nothing can be changed about it")
-    if caller.is_test:
-        raise Forbidden("this is real mail: use a key that is not for the sandbox")
     raise Conflict("this delivery was just being stored or settled; ask again")
 
 

@@ -64,7 +64,9 @@ async def create(new: NewHoldRule, context: InContext, caller: AnyAuth) -> MadeH
         row, job = await hold_rules.create_rule(session, rule)
     await context.jobs.begin(job.id)
     async with context.look() as session:
-        return MadeHoldRule.made(row, Job.of(await jobs.get_job(session, job.id, account_id=caller.account_id)))
+        return MadeHoldRule.made(
+            row, Job.of(await jobs.get_job(session, job.id, account_id=caller.account_id, stream=caller.stream))
+        )
 
 
 @router.get("/{rule}", operation_id="hold_rules_get", summary="Get a hold rule", responses=answers.READ)
@@ -99,7 +101,7 @@ async def remove(
         return Response(status_code=204)
     await context.jobs.begin(made.id)
     async with context.look() as session:
-        return Job.of(await jobs.get_job(session, made.id, account_id=caller.account_id))
+        return Job.of(await jobs.get_job(session, made.id, account_id=caller.account_id, stream=caller.stream))
 
 
 def _rule(new: NewHoldRule, caller: Caller) -> NewRule:

@@ -16,7 +16,9 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=GuardedRoute)
 async def list_(context: InContext, caller: AnyAuth, query: InPages) -> JobPage:
     """Return jobs of the last days, the newest first: those an account made, or all to an operator."""
     async with context.look() as session:
-        page = await jobs.list_jobs(session, account_id=caller.account_id, cursor=query.cursor, limit=query.limit)
+        page = await jobs.list_jobs(
+            session, account_id=caller.account_id, stream=caller.stream, cursor=query.cursor, limit=query.limit
+        )
     return JobPage(data=[Job.of(row) for row in page.items], next_cursor=page.next_cursor)
 
 
@@ -24,4 +26,4 @@ async def list_(context: InContext, caller: AnyAuth, query: InPages) -> JobPage:
 async def get(job: Id, context: InContext, caller: AnyAuth) -> Job:
     """Return a job as far as it has come."""
     async with context.look() as session:
-        return Job.of(await jobs.get_job(session, int(job), account_id=caller.account_id))
+        return Job.of(await jobs.get_job(session, int(job), account_id=caller.account_id, stream=caller.stream))

@@ -53,7 +53,8 @@ async def send(request: Request, response: Response, context: InContext, caller:
     It comes as JSON; as a form, whose part `message` is that JSON and whose parts `attachment`, `inline` and `alternative` are
     files, an inline one named by its Content-ID or else its file name; or as a whole message, in JSON or as `message/rfc822`.
 
-    A recipient on the suppression list gets a delivery in state `suppressed` and no mail.
+    A recipient on the suppression list gets a delivery in state `suppressed` and no mail. What a sandbox key hands in is
+    taken in the same way, and goes nowhere.
     """
     body, content_type = await request.body(), request.headers.get("content-type", "")
     large = len(body) > _LOOP_MAY_READ
@@ -83,7 +84,7 @@ async def send(request: Request, response: Response, context: InContext, caller:
 async def get(message: Id, context: InContext, caller: AccountAuth) -> Message:
     """Return a message with its deliveries and every attempt at them."""
     async with context.read() as connection:
-        detail = await get_message(connection, caller.account_id, int(message))
+        detail = await get_message(connection, caller.account_id, int(message), stream=caller.stream)
     if detail is None:
         raise NotFound(f"there is no message {message} in this account")
     return Message.of(detail)

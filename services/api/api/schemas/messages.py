@@ -334,6 +334,7 @@ class Message(Output):
             "subject": "Grüße",
             "size": 1843,
             "smtputf8": False,
+            "test": False,
             "extra": {"order": "4711"},
             "tags": ["welcome"],
             "deliveries": [DELIVERY_WITH_ATTEMPTS],
@@ -350,6 +351,7 @@ class Message(Output):
     smtputf8: bool = Field(
         description="Whether it can only be sent to hosts that know internationalised mail (RFC 6531)."
     )
+    test: bool = Field(description="Whether a sandbox key handed it in: its outcomes are simulated.")
     extra: dict[str, str]
     tags: list[str]
     deliveries: list[DeliveryWithAttempts]
@@ -367,6 +369,7 @@ class Message(Output):
             subject=view.subject,
             size=view.size,
             smtputf8=view.smtputf8,
+            test=view.is_test,
             extra=dict(view.extra),
             tags=list(view.tags),
             deliveries=[DeliveryWithAttempts.detail(delivery) for delivery in detail.deliveries],
