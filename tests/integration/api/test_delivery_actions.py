@@ -207,11 +207,10 @@ async def test_a_release_wakes_its_lane_and_a_rule_of_the_operator_keeps_what_it
 async def test_a_key_of_the_sandbox_acts_on_its_own_mail_only(
     client: httpx.AsyncClient, api: RunningApi, operator: httpx.AsyncClient, demo: Demo, pool: Pool
 ) -> None:
-    key = (await operator.post(f"/v1/accounts/{demo.account_id}/keys", json={})).json()
-    await pool.execute("UPDATE credential SET is_test = true WHERE id = $1", int(key["id"]))
-    [real], [test] = await send(client, "a@example.org"), await send(client, "b@example.org")
-    await pool.execute("UPDATE delivery SET stream = 'test' WHERE id = $1", int(test["id"]))
+    key = (await operator.post(f"/v1/accounts/{demo.account_id}/keys", json={"test": True})).json()
+    [real] = await send(client, "a@example.org")
     async with api.client(key["key"]) as sandbox:
+        [test] = await send(sandbox, "b@example.org")
         assert (await act(sandbox, "hold", all=True))["changed"] == 1
         problem(await sandbox.post(f"/v1/deliveries/{real['id']}/cancel"), 404, "not_found")
         assert len((await sandbox.get("/v1/jobs")).json()["data"]) == 1
