@@ -7,6 +7,7 @@ from api.metrics import RequestTimer
 from api.openapi import application
 from api.routes import (
     accounts,
+    batch,
     credentials,
     deliveries,
     delivery_actions,
@@ -28,6 +29,7 @@ from shared.web.health import Readiness, health_router
 SERVICE = "api"
 
 ROUTERS = (
+    batch.router,
     messages.router,
     deliveries.router,
     delivery_actions.router,

@@ -14,6 +14,7 @@ from api.config import Settings
 from api.context import Context
 from api.failures import FailureLimiter
 from api.hold_upkeep import HoldUpkeep, sweeps
+from api.housekeeping import Housekeeping
 from api.jobs import Jobs
 from api.metrics import ApiMetrics
 from api.smtp.door import SubmissionHandler
@@ -84,7 +85,8 @@ async def run(stop: asyncio.Event) -> None:
             write_addresses(settings.address_file, http=http.address, health=health.address, **smtp)
             logger.info("listening", http=http.address, health=health.address, version=VERSION, **smtp)
             upkeep = HoldUpkeep(sweeps(context), seconds=settings.poll_seconds, random=Random())  # noqa: S311 - jitter
-            await _until(stop, lease, (http, health), (context.jobs.run, upkeep.run))
+            loops = (Housekeeping(pool, bus).run, context.jobs.run, upkeep.run)
+            await _until(stop, lease, (http, health), loops)
         await writer.drain()
 
 
@@ -176,8 +178,7 @@ async def _until(
     stopping = asyncio.create_task(stop.wait())
     beat = asyncio.create_task(lease.run(beating, lambda _: None))
     serving = [asyncio.create_task(server.wait()) for server in servers]
-    ending = asyncio.Event()
-    looping = [asyncio.create_task(loop(ending)) for loop in loops]
+    looping = [asyncio.create_task(loop(beating)) for loop in loops]
     try:
         done, _ = await asyncio.wait({stopping, beat, *serving, *looping}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -187,7 +188,7 @@ async def _until(
             raise RuntimeError(message)
     finally:
         beating.set()
-        ending.set()
-        for task in (stopping, *serving):
+        # A step or sweep that is cut off is rolled back, and made another time.
+        for task in (stopping, *serving, *looping):
             task.cancel()
         await asyncio.gather(stopping, beat, *serving, *looping, return_exceptions=True)

@@ -240,6 +240,8 @@ class _Run:
                 continue
             try:
                 if self.line is None or not self.line.usable:
+                    if self.line is not None:
+                        await self.line.close()
                     self.line = await self._tools.dialer.dial(self.site)
             except Undeliverable as trouble:
                 # Each was due and has had its try: they share the one connection that failed.

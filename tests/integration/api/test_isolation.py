@@ -71,7 +71,7 @@ async def test_another_accounts_things_are_not_there(
         "jobs_list": ["/v1/jobs"],
         "events_list": ["/v1/events", f"/v1/events?delivery_id={belongings.delivery}"],
     }
-    creations = {"messages_send", "suppressions_add", "endpoints_create", "hold_rules_create"}
+    creations = {"messages_send", "messages_send_batch", "suppressions_add", "endpoints_create", "hold_rules_create"}
 
     for operation, (method, path) in requests.items():
         problem(await stranger.request(method, path), 404, "not_found")

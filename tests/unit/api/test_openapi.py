@@ -14,6 +14,7 @@ from api.openapi import application
 from api.schemas import (
     accounts,
     actions,
+    batch,
     credentials,
     domains,
     endpoints,
@@ -28,6 +29,7 @@ from api.schemas import (
 # Published names: removing or changing one breaks somebody's client.
 OPERATIONS = {
     "messages_send": "POST /v1/messages",
+    "messages_send_batch": "POST /v1/messages/batch",
     "messages_get": "GET /v1/messages/{message}",
     "deliveries_list": "GET /v1/deliveries",
     "deliveries_get": "GET /v1/deliveries/{delivery}",
@@ -77,6 +79,7 @@ OPERATIONS = {
 SCHEMA_MODULES = (
     accounts,
     actions,
+    batch,
     credentials,
     domains,
     endpoints,
