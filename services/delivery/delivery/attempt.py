@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from random import Random
 
 import structlog
@@ -19,6 +20,7 @@ from shared.db.lanes import Lanes
 from shared.db.outcomes import Outcome, Source
 from shared.db.starts import Verdict
 from shared.events import EventType
+from shared.worker.operator_events import OperatorEvents
 
 UNSETTLED_AHEAD = 4
 """Results a session may run ahead of what is written: what a crash could double. A larger group goes when all else is written."""
@@ -39,6 +41,7 @@ class Tools:
     signers: Signers
     bodies: BodyBudget
     lanes: Lanes
+    operator_events: OperatorEvents
     relay: str | None
     clock: Clock
     random: Random
@@ -83,7 +86,7 @@ class Attempts:
         )
         match verdict:
             case Verdict.HELD:
-                await ledger.release(worker_id, [mail.delivery_id], hold=True)
+                await ledger.hold(worker_id, mail.candidate)
             case Verdict.DISABLED:
                 await ledger.release(worker_id, [mail.delivery_id], disabled=True)
             case Verdict.SUPPRESSED:
@@ -148,18 +151,26 @@ class Attempts:
             nothing = Result(accepted=False, code=0, enhanced="", text="there is no session", facts=NO_FACTS)
             results = [known or nothing] * len(started)
         seconds = asyncio.get_running_loop().time() - begun
-        return [
-            self._outcome(mail, gates[mail.delivery_id].attempt, result, seconds)
+        outcomes = [
+            self._outcome(mail, gates[mail.delivery_id].attempt, result)
             for mail, result in zip(started, results, strict=True)
         ]
+        for mail, outcome in zip(started, outcomes, strict=True):
+            self._record(mail, outcome, seconds)
+        return outcomes
 
-    def _outcome(self, mail: Mail, attempt: int, result: Result, seconds: float) -> Outcome:
-        tried = Tried(mail.delivery_id, self._worker_id, attempt, mail.created_at, mail.retry_schedule)
-        outcome = decide(tried, result, now=self._tools.clock(), random=self._tools.random)
-        if mail.is_test:
-            outcome = with_report(mail, outcome)
-        self._record(mail, outcome, seconds)
-        return outcome
+    def _outcome(self, mail: Mail, attempt: int, result: Result) -> Outcome:
+        now = self._tools.clock()
+        tried = Tried(
+            mail.delivery_id,
+            self._worker_id,
+            attempt,
+            age=now - mail.tried_since if mail.tried_since else timedelta(),
+            schedule=mail.schedule,
+            time_left=mail.expires_at - now if mail.expires_at else None,
+        )
+        outcome = decide(tried, result, random=self._tools.random)
+        return with_report(mail, outcome) if mail.is_test else outcome
 
     def _later(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

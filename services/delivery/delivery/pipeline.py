@@ -12,6 +12,7 @@ import structlog
 from delivery.attempt import Attempts, Tools
 from delivery.dial import Line, Undeliverable
 from delivery.group import grouped
+from delivery.outcome import notice
 from delivery.prepare import Mail, load
 from delivery.sandbox import simulate
 from shared.db.engine import CONNECTION_LOST, with_fresh_plans
@@ -244,6 +245,8 @@ class _Run:
 
     def _record(self, mail: Mail, outcome: Outcome, seconds: float) -> None:
         self._courier.record(self.site, mail, outcome, seconds)
+        if (told := notice(self.site, outcome, self._tools.dialer.source_ip)) is not None:
+            self._tools.operator_events.tell(told)
 
 
 def _ids(groups: Sequence[Sequence[Mail]]) -> list[int]:

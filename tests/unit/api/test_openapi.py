@@ -11,7 +11,22 @@ from pydantic import BaseModel
 
 from api.app import ROUTERS
 from api.openapi import application
-from api.schemas import accounts, batch, credentials, domains, endpoints, events, messages, suppressions, webhooks
+from api.schemas import (
+    accounts,
+    actions,
+    batch,
+    credentials,
+    domains,
+    endpoints,
+    events,
+    hold_rules,
+    jobs,
+    messages,
+    operator_events,
+    retry_schedules,
+    suppressions,
+    webhooks,
+)
 
 # Published names: removing or changing one breaks somebody's client.
 OPERATIONS = {
@@ -20,6 +35,18 @@ OPERATIONS = {
     "messages_get": "GET /v1/messages/{message}",
     "deliveries_list": "GET /v1/deliveries",
     "deliveries_get": "GET /v1/deliveries/{delivery}",
+    "deliveries_hold_all": "POST /v1/deliveries/hold",
+    "deliveries_release_all": "POST /v1/deliveries/release",
+    "deliveries_cancel_all": "POST /v1/deliveries/cancel",
+    "deliveries_hold": "POST /v1/deliveries/{delivery}/hold",
+    "deliveries_release": "POST /v1/deliveries/{delivery}/release",
+    "deliveries_cancel": "POST /v1/deliveries/{delivery}/cancel",
+    "hold_rules_list": "GET /v1/hold-rules",
+    "hold_rules_create": "POST /v1/hold-rules",
+    "hold_rules_get": "GET /v1/hold-rules/{rule}",
+    "hold_rules_remove": "DELETE /v1/hold-rules/{rule}",
+    "jobs_list": "GET /v1/jobs",
+    "jobs_get": "GET /v1/jobs/{job}",
     "suppressions_list": "GET /v1/suppressions",
     "suppressions_add": "POST /v1/suppressions",
     "suppressions_get": "GET /v1/suppressions/{suppression}",
@@ -50,8 +77,30 @@ OPERATIONS = {
     "operator_keys_list": "GET /v1/operator-keys",
     "operator_keys_create": "POST /v1/operator-keys",
     "operator_keys_revoke": "DELETE /v1/operator-keys/{key}",
+    "retry_schedules_list": "GET /v1/retry-schedules",
+    "retry_schedules_put": "PUT /v1/retry-schedules/{schedule}",
+    "retry_schedules_get": "GET /v1/retry-schedules/{schedule}",
+    "retry_schedules_remove": "DELETE /v1/retry-schedules/{schedule}",
+    "retry_schedules_use": "PUT /v1/accounts/{account}/retry-schedule",
+    "operator_events_list": "GET /v1/operator-events",
+    "operator_events_resolve": "POST /v1/operator-events/{event}/resolve",
 }
-SCHEMA_MODULES = (accounts, batch, credentials, domains, endpoints, events, messages, suppressions, webhooks)
+SCHEMA_MODULES = (
+    accounts,
+    actions,
+    batch,
+    credentials,
+    domains,
+    endpoints,
+    events,
+    hold_rules,
+    jobs,
+    messages,
+    operator_events,
+    retry_schedules,
+    suppressions,
+    webhooks,
+)
 
 
 @pytest.fixture(scope="module")

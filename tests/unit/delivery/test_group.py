@@ -1,13 +1,13 @@
 """Which mails share a transaction, and how far a session runs ahead of what is written."""
 
 import asyncio
-from datetime import UTC, datetime
 
 from delivery.attempt import Ahead
 from delivery.group import grouped
 from delivery.prepare import Mail
 from shared.db.queue import Claimed
 from shared.db.starts import Candidate
+from shared.worker.backoff import DELIVERY_MOX
 
 
 def mail(
@@ -20,12 +20,13 @@ def mail(
         mail_from=sender,
         has_from_id=False,
         recipient=recipient,
-        created_at=datetime(2026, 11, 20, tzinfo=UTC),
+        tried_since=None,
+        expires_at=None,
         size=20,
         header_size=12,
         smtputf8=False,
         require_tls=require_tls,
-        retry_schedule="mox",
+        schedule=DELIVERY_MOX,
         content=None,
     )
 
