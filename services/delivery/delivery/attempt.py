@@ -14,6 +14,7 @@ from delivery.outcome import Result, Tried, decide, expired
 from delivery.prepare import BodyBudget, Mail
 from delivery.sandbox import with_report
 from delivery.signing import Signers
+from delivery.sites import Sites
 from shared.clock import Clock
 from shared.db.engine import CONNECTION_LOST, Pool
 from shared.db.lanes import Lanes
@@ -45,6 +46,7 @@ class Tools:
     relay: str | None
     clock: Clock
     random: Random
+    sites: Sites
     recipients: int
     """In one transaction, at most."""
 

@@ -36,6 +36,12 @@ class Settings(ServiceSettings):
         le=240,
         description="How long an SMTP session without mail waits for the next mail to its site, at most one for each site; 0: not at all.",
     )
+    delivery_backoff_seconds: float = Field(
+        default=15.0,
+        gt=0,
+        le=3600,
+        description="How long a site is left alone that no connection can be had with; doubled each time, up to 15 minutes.",
+    )
     delivery_body_budget: int = Field(
         default=96 * 1024 * 1024,
         ge=1024 * 1024,

@@ -16,6 +16,7 @@ from delivery.pipeline import Courier
 from delivery.prepare import BodyBudget
 from delivery.route import Router, split_relay
 from delivery.signing import Signers
+from delivery.sites import Sites
 from delivery.smtp import Timeouts
 from delivery.worker import Worker, WorkerSettings
 from shared import log
@@ -26,6 +27,7 @@ from shared.db import outcomes, workers
 from shared.db.engine import Connection, Pool, open_pool
 from shared.db.lanes import Lanes
 from shared.db.migrate import wait_until_ready
+from shared.db.sites import Backoff
 from shared.dns.resolver import Resolver
 from shared.errors import ConfigurationError
 from shared.events import Subject
@@ -100,12 +102,18 @@ def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease, told: Operato
         signers=Signers(pool, KeyRing([key.get_secret_value() for key in settings.secret_key])),
         bodies=BodyBudget(settings.delivery_body_budget),
         lanes=Lanes(),
+        sites=Sites(pool, _backoff(settings), Random()),  # noqa: S311 - jitter, not a secret
         operator_events=told,
         relay=settings.relay or None,
         clock=utc_now,
         random=Random(),  # noqa: S311 - jitter, not a secret
         recipients=settings.delivery_recipients,
     )
+
+
+def _backoff(settings: Settings) -> Backoff:
+    first = timedelta(seconds=settings.delivery_backoff_seconds)
+    return Backoff(first, max(first, Backoff().most))
 
 
 def _sizes(settings: Settings) -> WorkerSettings:
@@ -118,6 +126,7 @@ async def _work(worker: Worker, tools: Tools, stop: asyncio.Event, beating: asyn
         await tools.ledger.drain()
     finally:
         beating.set()
+        await tools.sites.close()
         await tools.dialer.close()
 
 

@@ -1,5 +1,6 @@
 """What an attempt's result means: delivered, tried again later, or failed. The protocol code reports, this file decides."""
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -63,6 +64,18 @@ def _final_next(tried: Tried, wait: timedelta) -> bool:
         return True
     following = tried.schedule.plain_wait(tried.attempt + 1)
     return tried.time_left is not None and wait + following >= tried.time_left
+
+
+_SLOW_DOWN = re.compile(
+    r"too many (?:concurrent |simultaneous |open |smtp )*(?:connection|session|message|mail|email|command)|too (?:fast|frequent)"
+    r"|slow(?:ing)? down|throttl|\brate\b|(?:connection|message|sending|hourly|daily) (?:limit|quota)|unexpected volume",
+    re.IGNORECASE,
+)
+
+
+def asks_to_slow_down(code: int, text: str) -> bool:
+    """Say whether a reply is about how much we send at once, so that less would be taken."""
+    return 400 <= code < 500 and _SLOW_DOWN.search(text[:1000]) is not None
 
 
 def _is_permanent(result: Result) -> bool:

@@ -12,9 +12,10 @@ import structlog
 from delivery.attempt import Attempts, Tools
 from delivery.dial import Line, Undeliverable
 from delivery.group import grouped
-from delivery.outcome import notice
+from delivery.outcome import Result, asks_to_slow_down, notice
 from delivery.prepare import Mail, load
 from delivery.sandbox import simulate
+from delivery.sites import Note
 from shared.db.engine import CONNECTION_LOST, with_fresh_plans
 from shared.db.lanes import SANDBOX, SiteName, parse_site, relane
 from shared.db.outcomes import Outcome
@@ -54,6 +55,9 @@ class Courier:
     def serve(self, slot: Slot, claimed: list[Claimed], stop: asyncio.Event) -> Coroutine[None, None, None]:
         """Note what was claimed for the slot at once; the coroutine sends it, and what can be claimed after it, until the site has no more."""
         run = _Run(self, slot)
+        run.unproven = not claimed[0].proven
+        if run.unproven:
+            self._tools.sites.met(slot.site_id)
         run.hold(claimed)
         self._runs.add(run)
         return self._serve(run, slot, claimed, stop)
@@ -64,7 +68,7 @@ class Courier:
                 run.site = await self._site(slot.site_id)
                 mails = await run.load(claimed)
                 mails = await run.reroute(mails)
-                if run.site != SANDBOX and (run.line is None or not run.line.usable):
+                if run.site != SANDBOX and run.trouble is None and (run.line is None or not run.line.usable):
                     mails = await run.judge(mails)  # nothing is dialed for what would be stopped
                 if not await run.send_all(mails, stop) or stop.is_set():
                     break
@@ -86,6 +90,11 @@ class Courier:
     def held(self) -> set[int]:
         """Deliveries that slots hold and have not started."""
         return {delivery_id for run in self._runs for delivery_id in run.unstarted}
+
+    @property
+    def unproven(self) -> int:
+        """How many slots are at sites that have not answered yet, or not since they failed."""
+        return sum(run.unproven for run in self._runs)
 
     def record(self, site: SiteName, mail: Mail, outcome: Outcome, seconds: float) -> None:
         """Count and log one attempt: the one wide line of it."""
@@ -145,6 +154,9 @@ class _Run:
     def __init__(self, courier: Courier, slot: Slot) -> None:
         self.line: Line | None = None
         self.site = SiteName("domain", "")  # until it has been looked up
+        self.trouble: Result | None = None
+        """Why no session can be had with the site."""
+        self.unproven = False
         self._courier = courier
         self._tools = courier.tools
         self._slot = slot
@@ -208,8 +220,10 @@ class _Run:
         return open_
 
     async def send_all(self, mails: list[Mail], stop: asyncio.Event) -> bool:
-        """Send mails, group after group; False where the site does not answer, so that its slot goes back."""
+        """Send mails, group after group; False where the site does not answer for any of them, so that its slot goes back."""
         groups = grouped(mails, 1 if self.site == SANDBOX else self._tools.recipients)
+        if self.trouble is not None:
+            return await self._share(groups, self.trouble)
         for place, group in enumerate(groups):
             if stop.is_set():
                 await self._tools.ledger.release(self._slot.worker_id, _ids(groups[place:]))
@@ -223,12 +237,28 @@ class _Run:
                         await self.line.close()
                     self.line = await self._tools.dialer.dial(self.site)
             except Undeliverable as trouble:
-                # Each was due and has had its try: they share the one connection that failed.
-                for late in groups[place:]:
-                    await self._attempts.make(late, None, known=trouble.result)
-                return False
+                self.trouble = trouble.result
+                if not trouble.result.permanent:
+                    crowded = asks_to_slow_down(trouble.result.code, trouble.result.text)
+                    await self._tools.sites.failed(self._slot.site_id, crowded=crowded)
+                await self._attempts.make(group, None, known=trouble.result)
+                return await self._share(groups[place + 1 :], trouble.result)
             await self._attempts.make(group, self.line)
         return True
+
+    async def _share(self, groups: Sequence[Sequence[Mail]], trouble: Result) -> bool:
+        """Have mails share a connection that failed, where they have waited long enough for it to be theirs; the others go back.
+
+        A site that is dead costs a mail no more attempts than its schedule has, and none that it need not cost.
+        """
+        now = self._tools.clock()
+        any_shared = False
+        for group in groups:
+            shared = [mail for mail in group if trouble.permanent or mail.is_overdue(now)]
+            if shared:
+                await self._attempts.make(shared, None, known=trouble)
+                any_shared = True
+        return any_shared
 
     async def close(self, stop: asyncio.Event) -> None:
         """Wait for the results, give back what was not started, end the session; where the grace period is over, end it at once."""
@@ -245,6 +275,10 @@ class _Run:
 
     def _record(self, mail: Mail, outcome: Outcome, seconds: float) -> None:
         self._courier.record(self.site, mail, outcome, seconds)
+        if outcome.code and self.trouble is None and self.site != SANDBOX:
+            self.unproven = False
+            slow = asks_to_slow_down(outcome.code, outcome.text)
+            self._tools.sites.note(self._slot.site_id, Note.SLOW_DOWN if slow else Note.SUCCESS)
         if (told := notice(self.site, outcome, self._tools.dialer.source_ip)) is not None:
             self._tools.operator_events.tell(told)
 

@@ -23,8 +23,9 @@ SMALL = 64 * 1024
 _LOAD = """
 SELECT d.id, d.account_id, d.message_id, d.mail_from, d.from_id IS NOT NULL AS has_from_id, d.recipient, d.recipient_domain, d.recipient_key, d.stream,
     m.sender, m.sender_domain, m.size, m.header_size, m.smtputf8, m.require_tls IS TRUE AS require_tls, m.expires_at,
-    a.retry_schedule, r.waits, r.max_attempts, r.give_up_seconds
+    a.retry_schedule, r.waits, r.max_attempts, r.give_up_seconds, q.due_at
 FROM delivery d JOIN message m ON m.id = d.message_id JOIN account a ON a.id = d.account_id
+    LEFT JOIN delivery_queue q ON q.delivery_id = d.id  -- a report may have settled it meanwhile
     LEFT JOIN retry_schedule r ON r.name = a.retry_schedule AND NOT r.built_in
 WHERE d.id = ANY ($1::bigint[])
 """
@@ -47,6 +48,8 @@ class Mail:
     has_from_id: bool
     """Whether a from_id stands in ``mail_from``."""
     recipient: str
+    due_at: datetime | None
+    """Since when it waits for this attempt; None where it is settled meanwhile."""
     tried_since: datetime | None
     """When its first attempt began, None before it. A mail that was scheduled or held is as young as its first attempt."""
     expires_at: datetime | None
@@ -64,6 +67,10 @@ class Mail:
     def delivery_id(self) -> int:
         """The delivery's id."""
         return self.claimed.id
+
+    def is_overdue(self, now: datetime) -> bool:
+        """Say whether it has waited for this attempt as long as its schedule has it wait after one that fails."""
+        return self.due_at is not None and now - self.due_at >= self.schedule.plain_wait(self.claimed.attempt + 1)
 
     @property
     def is_test(self) -> bool:
@@ -129,6 +136,7 @@ def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None, tried_sin
         mail_from=record["mail_from"],
         has_from_id=record["has_from_id"],
         recipient=record["recipient"],
+        due_at=record["due_at"],
         tried_since=tried_since,
         expires_at=record["expires_at"],
         size=record["size"],

@@ -16,6 +16,8 @@ from shared.worker.loop import Loop
 SITES_PER_CLAIM = 8
 LANES_PER_SITE = 4
 ROWS_PER_LANE = 25
+UNPROVEN_SHARE = 4
+"""Of a worker's sessions: the part that sites at first contact, and those that come back from a failure, may have."""
 _WAKES = 1000
 
 _log = structlog.get_logger(__name__)
@@ -68,7 +70,7 @@ class Worker:
             await self._finish()
 
     async def _turn(self) -> bool:
-        free = self._settings.sessions - len(self._serving)
+        free = min(self._settings.sessions - len(self._serving), SITES_PER_CLAIM)
         if free <= 0 or not self._lease.may_start:
             return False
         worker_id = self._lease.worker_id
@@ -92,9 +94,16 @@ class Worker:
                 _log.warning("claims_recovered", worker_id=worker_id, rows=recovered)
                 self._courier.answer_lost = False
             woken = await DELIVERIES.drain(connection, limit=_WAKES)
+            # Sites that may not answer leave the most of the sessions to those that do.
+            unproven = max(1, self._settings.sessions // UNPROVEN_SHARE) - self._courier.unproven
             try:
                 rows = await DELIVERIES.claim(
-                    connection, worker_id, sites=min(free, SITES_PER_CLAIM), lanes=LANES_PER_SITE, rows=ROWS_PER_LANE
+                    connection,
+                    worker_id,
+                    sites=min(free, unproven) if unproven > 0 else free,
+                    lanes=LANES_PER_SITE,
+                    rows=ROWS_PER_LANE,
+                    proven=unproven <= 0,
                 )
             except CONNECTION_LOST:
                 self._courier.answer_lost = True

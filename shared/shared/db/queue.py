@@ -63,15 +63,17 @@ _ROWS = """
 _CLAIM = (
     """
 WITH sites AS (
-    SELECT id, conn_limit, in_use, wakes, (SELECT seen.wakes FROM site seen WHERE seen.id = site.id) AS seen_wakes
+    SELECT id, conn_limit, in_use, proven, wakes, (SELECT seen.wakes FROM site seen WHERE seen.id = site.id) AS seen_wakes
     FROM site
-    WHERE queue = '{name}' AND next_at <= now() AND EXISTS (SELECT FROM worker WHERE worker.id = $1)
+    WHERE queue = '{name}' AND next_at <= now() AND in_use < conn_limit{proven} AND EXISTS (SELECT FROM worker WHERE worker.id = $1)
     ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED
 """
     + _ROWS
     + """
 ), slots AS (
     INSERT INTO site_slot (site_id, worker_id) SELECT DISTINCT site_id, $1::bigint FROM picked RETURNING id, site_id
+), known AS (
+    SELECT slots.id, slots.site_id, sites.proven FROM slots JOIN sites ON sites.id = slots.site_id
 ), served_sites AS (
     UPDATE site SET
         in_use = sites.in_use + (EXISTS (SELECT FROM picked WHERE picked.site_id = site.id))::integer,
@@ -82,23 +84,25 @@ WITH sites AS (
             ELSE coalesce((SELECT min(lane.next_at) FROM lane WHERE lane.site_id = sites.id), 'infinity') END
     FROM sites WHERE site.id = sites.id
 )
-UPDATE {table} SET worker_id = $1 FROM picked JOIN slots USING (site_id)
+UPDATE {table} SET worker_id = $1 FROM picked JOIN known slots USING (site_id)
 WHERE {table}.{id} = picked.{id}
-RETURNING {table}.{id} AS id, {table}.attempt, picked.lane_id, picked.site_id, slots.id AS slot_id
+RETURNING {table}.{id} AS id, {table}.attempt, picked.lane_id, picked.site_id, slots.id AS slot_id, slots.proven
 """
 )
 
 _REFILL = (
     """
-WITH sites AS (      -- the holder of a slot serves its site's lanes in turn
-    SELECT site_id AS id FROM site_slot WHERE id = $2 AND worker_id = $1
+WITH sites AS (      -- the holder of a slot serves its site's lanes in turn, unless the site may have fewer by now
+    SELECT site.id, site.proven FROM site_slot slot JOIN site ON site.id = slot.site_id
+    WHERE slot.id = $2 AND slot.worker_id = $1
+        AND (SELECT count(*) FROM site_slot older WHERE older.site_id = slot.site_id AND older.id <= slot.id) <= site.conn_limit
 """
     + _ROWS
     + """
 )
 UPDATE {table} SET worker_id = $1 FROM picked
 WHERE {table}.{id} = picked.{id}
-RETURNING {table}.{id} AS id, {table}.attempt, picked.lane_id, picked.site_id, $2::bigint AS slot_id
+RETURNING {table}.{id} AS id, {table}.attempt, picked.lane_id, picked.site_id, $2::bigint AS slot_id, (SELECT proven FROM sites) AS proven
 """
 )
 
@@ -110,7 +114,7 @@ WITH returned AS (
 ), sites AS (
     SELECT id FROM site WHERE id IN (SELECT site_id FROM counted) ORDER BY id FOR UPDATE
 )
-UPDATE site SET in_use = site.in_use - counted.n, next_at = greatest(site.backoff_until, least(site.next_at, now()))
+UPDATE site SET in_use = site.in_use - counted.n, next_at = CASE WHEN site.in_use - counted.n < site.conn_limit THEN greatest(site.backoff_until, least(site.next_at, now())) ELSE 'infinity' END
 FROM sites JOIN counted ON counted.site_id = sites.id WHERE site.id = sites.id
 """
 
@@ -136,7 +140,7 @@ WITH released AS (
 ), sites AS (
     SELECT id FROM site WHERE id IN (SELECT site_id FROM counted) ORDER BY id FOR UPDATE
 ), freed AS (
-    UPDATE site SET in_use = site.in_use - counted.n, next_at = greatest(site.backoff_until, least(site.next_at, now()))
+    UPDATE site SET in_use = site.in_use - counted.n, next_at = CASE WHEN site.in_use - counted.n < site.conn_limit THEN greatest(site.backoff_until, least(site.next_at, now())) ELSE 'infinity' END
     FROM sites JOIN counted ON counted.site_id = sites.id WHERE site.id = sites.id
 )
 SELECT count(*) FROM released
@@ -153,6 +157,8 @@ class Claimed:
     lane_id: int
     site_id: int
     slot_id: int
+    proven: bool = True
+    """The last contact with the site was a success."""
 
 
 class Queue:
@@ -162,7 +168,8 @@ class Queue:
         names = {"name": name, "table": f"{name}_queue", "id": f"{name}_id", "wake": f"{name}_wake"}
         self.name = name
         self.drain_sql = _DRAIN.format(**names)
-        self.claim_sql = _CLAIM.format(**names)
+        self.claim_sql = _CLAIM.format(**names, proven="")
+        self.claim_proven_sql = _CLAIM.format(**names, proven=" AND proven")
         self.refill_sql = _REFILL.format(**names)
         self.release_sql = _RELEASE.format(**names)
         self.recover_sql = _RECOVER.format(**names)
@@ -173,13 +180,16 @@ class Queue:
         return count
 
     async def claim(
-        self, connection: Connection, worker_id: int, *, sites: int, lanes: int, rows: int
+        self, connection: Connection, worker_id: int, *, sites: int, lanes: int, rows: int, proven: bool = False
     ) -> list[Claimed]:
         """Claim due rows of at most ``sites`` sites, ``lanes`` lanes each, ``rows`` rows each, with one slot per site.
 
+        With ``proven`` only of sites whose last contact was a success.
+
         Returns nothing where nothing is due, or where the worker has been declared dead.
         """
-        return [Claimed(**row) for row in await connection.fetch(self.claim_sql, worker_id, sites, lanes, rows)]
+        sql = self.claim_proven_sql if proven else self.claim_sql
+        return [Claimed(**row) for row in await connection.fetch(sql, worker_id, sites, lanes, rows)]
 
     async def refill(
         self, connection: Connection, worker_id: int, slot_id: int, *, lanes: int, rows: int

@@ -23,7 +23,7 @@ _FREE_SLOTS = """
 WITH freed AS (DELETE FROM site_slot WHERE worker_id = $1 RETURNING site_id),
 counted AS (SELECT site_id, count(*) AS n FROM freed GROUP BY site_id),
 sites AS (SELECT id FROM site WHERE id IN (SELECT site_id FROM counted) ORDER BY id FOR UPDATE)
-UPDATE site SET in_use = site.in_use - counted.n, next_at = greatest(site.backoff_until, least(site.next_at, now()))
+UPDATE site SET in_use = site.in_use - counted.n, next_at = CASE WHEN site.in_use - counted.n < site.conn_limit THEN greatest(site.backoff_until, least(site.next_at, now())) ELSE 'infinity' END
 FROM sites JOIN counted ON counted.site_id = sites.id WHERE site.id = sites.id
 """
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    REAL,
     BigInteger,
     Boolean,
     Column,
@@ -62,6 +63,11 @@ def number(*, nullable: bool = False, default: str | None = None) -> Column[Any]
 def small(*, nullable: bool = False, default: str | None = None) -> Column[Any]:
     """Return an integer of 16 bits."""
     return Column(SmallInteger, nullable=nullable, server_default=_sql(default))
+
+
+def share() -> Column[Any]:
+    """Return a part of a whole, all of it by default."""
+    return Column(REAL, nullable=False, server_default=text("1"))
 
 
 def words(*, nullable: bool = False, default: str | None = None, unique: bool = False) -> Column[Any]:

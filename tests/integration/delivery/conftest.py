@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from random import Random
 
 import pytest
@@ -16,6 +17,7 @@ from delivery.pipeline import Courier
 from delivery.prepare import BodyBudget
 from delivery.route import Router
 from delivery.signing import Signers
+from delivery.sites import Sites
 from delivery.smtp import Timeouts
 from delivery.worker import Worker, WorkerSettings
 from fakes.smtp_server import ScriptedSmtpServer
@@ -24,6 +26,7 @@ from shared.clock import utc_now
 from shared.db import workers
 from shared.db.engine import Pool, create_pool
 from shared.db.lanes import Lanes, SiteName
+from shared.db.sites import Backoff
 from shared.db.transaction import NoBell
 from shared.dns.resolver import Resolver
 from shared.metrics import Metrics
@@ -94,6 +97,8 @@ class Site:
         grace: float = 5.0,
         timeout: float = 5.0,
         recipients: int = 50,
+        backoff: float = 60.0,
+        smtp_port: int = 25,
     ) -> RunningWorker:
         """Start a worker that sends to the relay, or with ``dns`` to the MX hosts that this server names."""
         metrics = Metrics("delivery")
@@ -109,7 +114,7 @@ class Site:
             pool=self.pool,
             ledger=Ledger(self.pool, NoBell(), lease),
             dialer=Dialer(
-                Router(Resolver([dns] if dns else ()), Random(3), smtp_port=25, allow_private=True),
+                Router(Resolver([dns] if dns else ()), Random(3), smtp_port=smtp_port, allow_private=True),
                 DialSettings("us.test", Timeouts.all(timeout)),
             ),
             signers=Signers(self.pool, KeyRing([SECRET])),
@@ -119,6 +124,7 @@ class Site:
             relay=None if dns else relay or self.relay,
             clock=utc_now,
             random=Random(1),
+            sites=Sites(self.pool, Backoff(timedelta(seconds=backoff), timedelta(seconds=backoff * 8)), Random(4)),
             recipients=recipients,
         )
         worker = Worker(self.pool, Courier(tools, metrics), lease, WorkerSettings(sessions, 0.05, grace), Random(2))

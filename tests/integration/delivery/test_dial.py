@@ -31,6 +31,7 @@ def mail(*, recipient: str = "b@b.test", smtputf8: bool = False) -> Mail:
         mail_from="a@a.test",
         has_from_id=False,
         recipient=recipient,
+        due_at=None,
         tried_since=None,
         expires_at=None,
         size=len(CONTENT),

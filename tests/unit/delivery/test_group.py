@@ -20,6 +20,7 @@ def mail(
         mail_from=sender,
         has_from_id=False,
         recipient=recipient,
+        due_at=None,
         tried_since=None,
         expires_at=None,
         size=20,

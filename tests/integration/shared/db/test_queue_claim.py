@@ -185,6 +185,7 @@ async def test_a_claim_whose_answer_was_lost_is_given_back_and_what_is_known_sta
     known = await _claim(connection, worker)
     await connection.execute("UPDATE delivery_queue SET started_at = now() WHERE delivery_id = $1", started_id)
     lost = await room.accept(["c@two.test", "d@one.test"])
+    await connection.execute("UPDATE site SET conn_limit = 5")
     assert len(await _claim(connection, worker)) == 2  # the answer that never came
     slots = {row.slot_id for row in known}
     assert await DELIVERIES.recover(connection, worker, [known_id], slots) == 2

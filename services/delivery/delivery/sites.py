@@ -1,0 +1,108 @@
+"""What sessions of this process learn about sites, written at most once a second for each."""
+
+import asyncio
+from enum import IntEnum
+from random import Random
+
+import structlog
+
+from shared.clock import Monotonic, monotonic
+from shared.db import sites
+from shared.db.engine import CONNECTION_LOST, Pool
+from shared.db.sites import Backoff
+
+PAUSE_SECONDS = 1.0
+"""Between two changes of a site by this process."""
+_ENOUGH_SECONDS = 60.0
+"""A site that has all it may have is not asked about again for so long."""
+_REMEMBERED = 10_000
+
+_log = structlog.get_logger(__name__)
+
+
+class Note(IntEnum):
+    """What a reply says about the pace; the worse one counts."""
+
+    SUCCESS = 0
+    SLOW_DOWN = 1
+
+
+class Sites:
+    """Keeps the site rows true to what the servers say.
+
+    Args:
+        pool: where the rows are.
+        backoff: how long a site that does not answer is left alone.
+        random: jitter.
+        clock: measures the pauses.
+    """
+
+    def __init__(self, pool: Pool, backoff: Backoff, random: Random, clock: Monotonic = monotonic) -> None:
+        self._pool = pool
+        self._backoff = backoff
+        self._random = random
+        self._clock = clock
+        self._noted: dict[int, Note] = {}
+        self._not_before: dict[int, float] = {}
+        self._enough: dict[int, float] = {}
+        self._writing: set[asyncio.Task[None]] = set()
+
+    def note(self, site_id: int, note: Note) -> None:
+        """Take what a reply says; it is written soon, together with what is said meanwhile."""
+        if note is Note.SUCCESS and self._enough.get(site_id, 0.0) > self._clock():
+            return
+        waiting = self._noted.get(site_id)
+        self._noted[site_id] = note if waiting is None else max(waiting, note)
+        if waiting is None:
+            task = asyncio.create_task(self._write(site_id))
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
+
+    def met(self, site_id: int) -> None:
+        """Take note that a site is at its first contact, or comes back: its next success is worth writing."""
+        self._enough.pop(site_id, None)
+
+    async def failed(self, site_id: int, *, crowded: bool) -> None:
+        """Have a site left alone that no connection could be had with; durable when this returns, unless the database is lost.
+
+        Args:
+            site_id: whom.
+            crowded: it has too many of our connections, and may be spoken to over those it has.
+        """
+        self._enough.pop(site_id, None)
+        jitter = self._random.uniform(0.75, 1.25)
+        try:
+            async with self._pool.acquire() as connection:
+                if crowded and await sites.slowed(connection, site_id):
+                    return
+                failures = await sites.failed(connection, site_id, self._backoff, jitter)
+        except CONNECTION_LOST as error:
+            _log.warning("site_not_written", site_id=site_id, error=type(error).__name__)
+            return
+        if failures is not None:
+            _log.info("site_left_alone", site_id=site_id, failures=failures)
+
+    async def close(self) -> None:
+        """Drop what is not written yet: whoever sends next learns it again."""
+        for task in list(self._writing):
+            task.cancel()
+        await asyncio.gather(*self._writing, return_exceptions=True)
+
+    async def _write(self, site_id: int) -> None:
+        pause = self._not_before.get(site_id, 0.0) - self._clock()
+        if pause > 0:
+            await asyncio.sleep(pause)
+        note = self._noted.pop(site_id)
+        if len(self._not_before) >= _REMEMBERED:
+            self._not_before.clear()
+            self._enough.clear()
+        self._not_before[site_id] = self._clock() + PAUSE_SECONDS
+        try:
+            async with self._pool.acquire() as connection:
+                if note is Note.SLOW_DOWN:
+                    await sites.slowed(connection, site_id)
+                    self._enough.pop(site_id, None)
+                elif not await sites.succeeded(connection, site_id):
+                    self._enough[site_id] = self._clock() + _ENOUGH_SECONDS
+        except CONNECTION_LOST as error:
+            _log.warning("site_not_written", site_id=site_id, error=type(error).__name__)
