@@ -7,7 +7,7 @@ from random import Random
 from typing import Final, Protocol
 
 from shared import log
-from shared.db import budgets, idempotency
+from shared.db import budgets, idempotency, providers
 from shared.db.engine import Connection, Pool, with_fresh_plans
 from shared.db.transaction import Bell, transaction
 from shared.worker.loop import Loop
@@ -28,6 +28,7 @@ class Sweep(Protocol):
 SWEEPS: Final[Mapping[str, Sweep]] = {
     "idempotency": idempotency.sweep,
     "account_usage": budgets.sweep,
+    "domain_provider": providers.sweep,
 }
 """What is swept, by a name for the log."""
 

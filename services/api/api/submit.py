@@ -25,6 +25,7 @@ from shared.db.engine import Connection, Pool, reachable
 from shared.db.idempotency import IdempotencyKey
 from shared.db.ids import IdBlocks
 from shared.db.lanes import SANDBOX, Lanes, SiteName
+from shared.db.providers import Providers
 from shared.errors import FromNotAllowed, PosthouseError, ValidationFailed
 from shared.lifecycle import DeliveryState
 from shared.mail import headers
@@ -79,6 +80,7 @@ class Submitter:
         self._now, self._random = now, random
         self._ids = IdBlocks()
         self._lanes = Lanes()
+        self._providers = Providers()
 
     async def submit(self, submission: Submission) -> AcceptedMessage:
         """Check, compose and store a submission.
@@ -136,10 +138,11 @@ class Submitter:
             len(submission.raw or b""),
             lambda: prepare(submission, self._rules.limits, Makings(self._now(), self._rules.hostname, self._random)),
         )
-        sites = {mailbox.address.domain: self._site(mailbox, submission) for mailbox in message.recipients}
+        domains = {mailbox.address.domain for mailbox in message.recipients}
         async with reachable(), self._pool.acquire() as connection:
             domain = await self._sender_domain(connection, submission, message.sender, message.sender_field)
             message_id, *delivery_ids = await self._ids.take(connection, 1 + len(message.recipients))
+            sites = await self._sites(connection, domains, submission)
             lanes = {
                 site: await self._lanes.find(connection, site, submission.caller.account_id)
                 for site in set(sites.values())
@@ -190,12 +193,16 @@ class Submitter:
     async def _aside(weight: int, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work) if weight > _LOOP_MAY_COMPOSE else work()
 
-    def _site(self, mailbox: Mailbox, submission: Submission) -> SiteName:
+    async def _sites(self, connection: Connection, domains: set[str], submission: Submission) -> dict[str, SiteName]:
         if submission.caller.is_test:
-            return SANDBOX
+            return dict.fromkeys(domains, SANDBOX)
         if self._rules.relay is not None:
-            return SiteName("relay", self._rules.relay)
-        return SiteName("domain", mailbox.address.domain)
+            return dict.fromkeys(domains, SiteName("relay", self._rules.relay))
+        known = await self._providers.find(connection, domains)
+        return {
+            domain: SiteName("mx", known[domain]) if domain in known else SiteName("domain", domain)
+            for domain in domains
+        }
 
     def _delivery(self, delivery_id: int, mailbox: Mailbox, lane_id: int, path: "_ReturnPath") -> NewDelivery:
         from_id = self._rules.from_ids.make(delivery_id) if path.takes_from_id else None

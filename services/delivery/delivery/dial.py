@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from delivery.outcome import Result
 from delivery.prepare import Mail
-from delivery.route import Hop, NoRoute, Router
+from delivery.route import Hop, NoRoute, Router, Way
 from delivery.smtp import (
     IdleSessions,
     RcptResult,
@@ -62,7 +62,18 @@ class Dialer:
         """Our address that sessions come from; None where the system chooses."""
         return self._settings.source_ip
 
-    async def dial(self, site: SiteName, *, anew: bool = False) -> "Line":
+    async def way(self, domain: str) -> Way:
+        """Return who takes the mail of a recipient domain.
+
+        Raises:
+            Undeliverable: nobody does, or it cannot be found out now.
+        """
+        try:
+            return await self._router.way(domain)
+        except NoRoute as error:
+            raise Undeliverable(_no_route(error)) from None
+
+    async def dial(self, site: SiteName, way: Way | None = None, *, anew: bool = False) -> "Line":
         """Return a line to the first hop of ``site`` that takes us, over a session that waits for mail if there is one.
 
         A hop that cannot be reached, or says "not now", makes way for the next; one that refuses for good ends the search
@@ -70,28 +81,27 @@ class Dialer:
 
         Args:
             site: whom to reach.
+            way: over which of its hosts; None: it is a relay.
             anew: do not go on with a session that exists.
 
         Raises:
             Undeliverable: there is no line.
         """
-        kept = None if anew else self._idle.take(site)
+        kept = None if anew else self._idle.take(site, way.hosts if way is not None else None)
         if kept is not None:
-            return Line(self, site, kept)
+            return Line(self, site, way, kept)
         trouble: Result | None = None
         try:
-            async for hop in self._router.hops(site):
+            async for hop in self._router.hops(site, way):
                 try:
-                    return Line(self, site, await self._open(hop))
+                    return Line(self, site, way, await self._open(hop))
                 except SmtpError as error:
                     trouble = _result_of(error)
                     if 500 <= error.reply_code < 600:
                         break
         except NoRoute as error:
             if trouble is None:
-                trouble = Result(
-                    accepted=False, code=0, enhanced="", text=error.text, facts=NO_FACTS, permanent=error.permanent
-                )
+                trouble = _no_route(error)
         if trouble is None:
             trouble = Result(
                 accepted=False, code=0, enhanced="", text=f"{site.name} has no host to try", facts=NO_FACTS
@@ -125,15 +135,23 @@ class Dialer:
 class Line:
     """A session with a site. A server may close an idle session at any time, so the first mail refused that way is tried on a new one."""
 
-    def __init__(self, dialer: Dialer, site: SiteName, session: Session) -> None:
+    def __init__(self, dialer: Dialer, site: SiteName, way: Way | None, session: Session) -> None:
         self._dialer = dialer
         self._site = site
+        self._way = way
         self._session = session
 
     @property
     def usable(self) -> bool:
         """Whether another mail may be tried over it."""
         return self._session.usable
+
+    def takes(self, way: Way | None) -> bool:
+        """Whether the mail of a domain may go over it: its host is one of theirs. If so, a new session would be for them, too."""
+        if way is not None and self._session.host not in way.hosts:
+            return False
+        self._way = way
+        return True
 
     async def send(self, mails: Sequence[Mail], content: bytes) -> list[Result]:
         """Send a group of mails, which have one envelope but for the recipient; never raises for what the server does.
@@ -161,7 +179,7 @@ class Line:
             waiting = untouched
             await self._session.quit()
             try:
-                self._session = (await self._dialer.dial(self._site, anew=True)).take()
+                self._session = (await self._dialer.dial(self._site, self._way, anew=True)).take()
             except Undeliverable as trouble:
                 results.update(dict.fromkeys(waiting, trouble.result))
                 break
@@ -206,6 +224,10 @@ class _Tried:
     result: Result
     untouched: bool
     """The session ended before the server took any notice of the mail."""
+
+
+def _no_route(error: NoRoute) -> Result:
+    return Result(accepted=False, code=0, enhanced="", text=error.text, facts=NO_FACTS, permanent=error.permanent)
 
 
 def _result(session: Session, result: RcptResult) -> Result:

@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -14,17 +14,23 @@ from delivery.dial import Line, Undeliverable
 from delivery.group import grouped
 from delivery.outcome import Result, asks_to_slow_down, notice
 from delivery.prepare import Mail, load
+from delivery.provider import provider_of
+from delivery.route import Way
 from delivery.sandbox import simulate
 from delivery.sites import Note
+from shared.clock import monotonic
 from shared.db.engine import CONNECTION_LOST, with_fresh_plans
 from shared.db.lanes import SANDBOX, SiteName, parse_site, relane
 from shared.db.outcomes import Outcome
+from shared.db.providers import remember
 from shared.db.queue import DELIVERIES, Claimed
 from shared.db.starts import Verdict
 from shared.metrics import Metrics
 
 LANES_PER_REFILL = 4
 ROWS_PER_REFILL = 25
+_TELL_AGAIN_SECONDS = 86_400.0
+_DOMAINS_TOLD = 100_000
 
 _log = structlog.get_logger(__name__)
 
@@ -44,6 +50,7 @@ class Courier:
     def __init__(self, tools: Tools, metrics: Metrics) -> None:
         self._tools = tools
         self._sites: dict[int, SiteName] = {}
+        self._told: dict[str, tuple[str | None, float]] = {}
         self._runs: set[_Run] = set()
         self.claiming = asyncio.Lock()
         """Held by whoever claims until it has noted what it holds: recovering must not mistake an answer on its way for a lost one."""
@@ -125,6 +132,23 @@ class Courier:
         """What every slot uses."""
         return self._tools
 
+    async def remember(self, site: SiteName, seen: Mapping[str, str | None]) -> None:
+        """Tell acceptance behind whose hosts domains are, where that is new, not what their lane says, or a day old."""
+        now = monotonic()
+        nothing = (site.name, now) if site.kind == "mx" else (None, now + 1.0)
+        new = {
+            domain: provider
+            for domain, provider in seen.items()
+            if (known := self._told.get(domain, nothing))[0] != provider or known[1] <= now
+        }
+        if not new:
+            return
+        async with self._tools.pool.acquire() as connection:
+            await remember(connection, new)
+        if len(self._told) + len(new) > _DOMAINS_TOLD:
+            self._told.clear()
+        self._told |= {domain: (provider, now + _TELL_AGAIN_SECONDS) for domain, provider in new.items()}
+
     async def _site(self, site_id: int) -> SiteName:
         known = self._sites.get(site_id)
         if known is None:
@@ -160,6 +184,7 @@ class _Run:
         self._courier = courier
         self._tools = courier.tools
         self._slot = slot
+        self._ways: dict[str, Way | Undeliverable] = {}
         self._attempts = Attempts(courier.tools, slot.worker_id, self._record)
         self.unstarted = self._attempts.unstarted
 
@@ -182,6 +207,7 @@ class _Run:
 
         Whatever lane sandbox mail was in, it gets past this at the sandbox only, and no other mail does there.
         """
+        await self._look_up({mail.candidate.recipient_domain for mail in mails if not mail.is_test})
         here, moves = [], []
         for mail in mails:
             site = self._route(mail)
@@ -202,8 +228,26 @@ class _Run:
     def _route(self, mail: Mail) -> SiteName:
         if mail.is_test:
             return SANDBOX
-        relay = self._tools.relay
-        return SiteName("relay", relay) if relay else SiteName("domain", mail.candidate.recipient_domain)
+        if self._tools.relay:
+            return SiteName("relay", self._tools.relay)
+        domain = mail.candidate.recipient_domain
+        way = self._ways[domain]
+        if isinstance(way, Way):
+            return SiteName("mx", way.provider) if way.provider else SiteName("domain", domain)
+        return self.site if self.site.kind == "mx" else SiteName("domain", domain)
+
+    async def _look_up(self, domains: set[str]) -> None:
+        """Find out who takes the mail of some domains, and tell acceptance."""
+        self._ways = {}
+        if self._tools.relay:
+            return
+        found = await asyncio.gather(*(self._tools.dialer.way(domain) for domain in domains), return_exceptions=True)
+        for domain, way in zip(domains, found, strict=True):
+            if isinstance(way, BaseException) and not isinstance(way, Undeliverable):
+                raise way
+            self._ways[domain] = way
+        seen = {domain: way.provider for domain, way in self._ways.items() if isinstance(way, Way)}
+        await self._courier.remember(self.site, seen)
 
     async def judge(self, mails: list[Mail]) -> list[Mail]:
         """Ask the gate before dialing; return those that may still start."""
@@ -221,6 +265,8 @@ class _Run:
 
     async def send_all(self, mails: list[Mail], stop: asyncio.Event) -> bool:
         """Send mails, group after group; False where the site does not answer for any of them, so that its slot goes back."""
+        if self.site.kind == "mx":
+            mails = sorted(mails, key=lambda mail: mail.candidate.recipient_domain)  # a session for each, not for each mail
         groups = grouped(mails, 1 if self.site == SANDBOX else self._tools.recipients)
         if self.trouble is not None:
             return await self._share(groups, self.trouble)
@@ -232,19 +278,36 @@ class _Run:
                 await self._attempts.make(group, None, known=simulate(group[0]))
                 continue
             try:
-                if self.line is None or not self.line.usable:
-                    if self.line is not None:
-                        await self.line.close()
-                    self.line = await self._tools.dialer.dial(self.site)
+                line = await self._reach(group[0])
             except Undeliverable as trouble:
+                if self._is_of_the_domain_only(trouble.result):
+                    self._ways[group[0].candidate.recipient_domain] = trouble
+                    await self._attempts.make(group, None, known=trouble.result)
+                    continue
                 self.trouble = trouble.result
                 if not trouble.result.permanent:
                     crowded = asks_to_slow_down(trouble.result.code, trouble.result.text)
                     await self._tools.sites.failed(self._slot.site_id, crowded=crowded)
                 await self._attempts.make(group, None, known=trouble.result)
                 return await self._share(groups[place + 1 :], trouble.result)
-            await self._attempts.make(group, self.line)
+            await self._attempts.make(group, line)
         return True
+
+    async def _reach(self, mail: Mail) -> Line:
+        way = self._ways.get(mail.candidate.recipient_domain)
+        if isinstance(way, Undeliverable):
+            raise way
+        if self.line is not None and not (self.line.usable and self.line.takes(way)):
+            line, self.line = self.line, None
+            await line.close()
+        if self.line is None:
+            self.line = await self._tools.dialer.dial(self.site, way)
+        return self.line
+
+    def _is_of_the_domain_only(self, trouble: Result) -> bool:
+        """Say whether a failure tells nothing of the provider: anybody may name its hosts, or others, in MX records."""
+        host = trouble.facts.host
+        return self.site.kind == "mx" and not (host and provider_of(host) == self.site.name)
 
     async def _share(self, groups: Sequence[Sequence[Mail]], trouble: Result) -> bool:
         """Have mails share a connection that failed, where they have waited long enough for it to be theirs; the others go back.
@@ -275,7 +338,8 @@ class _Run:
 
     def _record(self, mail: Mail, outcome: Outcome, seconds: float) -> None:
         self._courier.record(self.site, mail, outcome, seconds)
-        if outcome.code and self.trouble is None and self.site != SANDBOX:
+        of_site = self.site.kind != "mx" or provider_of(outcome.facts.host) == self.site.name
+        if outcome.code and self.trouble is None and self.site != SANDBOX and of_site:
             self.unproven = False
             slow = asks_to_slow_down(outcome.code, outcome.text)
             self._tools.sites.note(self._slot.site_id, Note.SLOW_DOWN if slow else Note.SUCCESS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from random import Random
 
+from delivery.provider import provider_of
 from shared.db.lanes import SiteName
 from shared.dns.errors import DnsNotFound, DnsTemporary
 from shared.dns.resolver import Resolver
@@ -21,6 +22,16 @@ class Hop:
     """Its name, for the record and for TLS."""
     ip: str
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Who takes the mail of a recipient domain."""
+
+    hosts: tuple[str, ...]
+    """In the order in which they are tried."""
+    provider: str | None
+    """Who runs the preferred one; None where the domain has no MX records and is its own host."""
 
 
 class NoRoute(Exception):
@@ -66,15 +77,37 @@ class Router:
         self._port = smtp_port
         self._allow_private = allow_private
 
-    async def hops(self, site: SiteName) -> AsyncIterator[Hop]:
+    async def way(self, domain: str) -> Way:
+        """Return who takes the mail of a recipient domain.
+
+        Raises:
+            NoRoute: nobody does, or it cannot be found out now.
+        """
+        try:
+            mx = await self._resolver.mx(domain)
+        except DnsNotFound:
+            return Way((domain,), None)
+        except DnsTemporary as error:
+            raise NoRoute(f"the MX records of {domain} cannot be looked up now: {error}", permanent=False) from None
+        if mx.null:  # RFC 7505 3
+            raise NoRoute(f"{domain} takes no mail: it has a null MX record", permanent=True)
+        if not mx.hosts:
+            return Way((domain,), None)  # RFC 5321 5.1: without MX the domain itself is the host
+        return Way(tuple(mx.in_order(self._random)), provider_of(mx.hosts[0].name))
+
+    async def hops(self, site: SiteName, way: Way | None = None) -> AsyncIterator[Hop]:
         """Yield the hops of ``site`` in order of preference (RFC 5321 5.1); names are resolved as they are reached.
+
+        Args:
+            site: the next hop that limits count for.
+            way: whose mail hosts of it; None: it is a relay.
 
         Raises:
             NoRoute: none could be found, for good or for now.
         """
         found = False
         trouble = ""
-        hosts = [split_relay(site.name)[0]] if site.kind == "relay" else await self._mx_hosts(site.name)
+        hosts = way.hosts if way is not None else (split_relay(site.name)[0],)
         port = split_relay(site.name)[1] if site.kind == "relay" else self._port
         for host in hosts:
             try:
@@ -91,17 +124,6 @@ class Router:
                 yield Hop(host, address, port)
         if not found:
             raise NoRoute(trouble or f"no host of {site.name} has an address", permanent=False)
-
-    async def _mx_hosts(self, domain: str) -> list[str]:
-        try:
-            mx = await self._resolver.mx(domain)
-        except DnsNotFound:
-            return [domain]
-        except DnsTemporary as error:
-            raise NoRoute(f"the MX records of {domain} cannot be looked up now: {error}", permanent=False) from None
-        if mx.null:  # RFC 7505 3
-            raise NoRoute(f"{domain} takes no mail: it has a null MX record", permanent=True)
-        return mx.in_order(self._random) or [domain]  # RFC 5321 5.1: without MX the domain itself is the host
 
     async def _addresses(self, host: str, *, relay: bool) -> list[str]:
         try:

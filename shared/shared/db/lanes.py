@@ -26,9 +26,9 @@ _SANDBOX_SLOTS = 5
 
 @dataclass(frozen=True, slots=True)
 class SiteName:
-    """The next hop that limits count for: ``relay`` with ``host:port``, ``domain`` with the recipient domain, or the sandbox."""
+    """The next hop that limits count for: ``relay`` with ``host:port``, ``mx`` with the provider, ``domain`` with the recipient domain, or the sandbox."""
 
-    kind: Literal["relay", "domain", "sandbox"]
+    kind: Literal["relay", "mx", "domain", "sandbox"]
     name: str
 
     @property
@@ -45,7 +45,12 @@ class Lanes:
     """Finds or makes the lane of one account for one site; remembers at most ``capacity`` of them."""
 
     def __init__(self, *, relay_connections: int = 20, domain_connections: int = 5, capacity: int = 100_000) -> None:
-        self._limits = {"relay": relay_connections, "domain": domain_connections, "sandbox": _SANDBOX_SLOTS}
+        self._limits = {
+            "relay": relay_connections,
+            "mx": domain_connections,
+            "domain": domain_connections,
+            "sandbox": _SANDBOX_SLOTS,
+        }
         self._capacity = capacity
         self._known: dict[tuple[SiteName, int], int] = {}
 
@@ -78,10 +83,10 @@ def parse_site(key: str) -> SiteName:
     """
     kind, _, name = key.partition(":")
     match kind:
-        case "relay" | "domain" | "sandbox" if ":" in key:
+        case "relay" | "mx" | "domain" | "sandbox" if ":" in key:
             return SiteName(kind, name)
         case _:
-            message = f"site name {key!r} is none of relay:host:port, domain:name and {SANDBOX.key}"
+            message = f"site name {key!r} is none of relay:host:port, mx:provider, domain:name and {SANDBOX.key}"
             raise ValueError(message)
 
 

@@ -39,6 +39,7 @@ Who is served, decided on summary rows::
 
     site --+-- lane                     a next hop, and one account's mail for it
            `-- site_slot                connections as leases, held by worker
+    domain_provider                     behind whose mail hosts a recipient domain is
     delivery_wake, call_wake            notes that a lane has something to do
 """
 
@@ -60,6 +61,7 @@ from shared.models.delivery_queue import DeliveryQueue
 from shared.models.delivery_wake import DeliveryWake
 from shared.models.dkim_key import DkimKey
 from shared.models.domain import Domain
+from shared.models.domain_provider import DomainProvider
 from shared.models.endpoint import Endpoint
 from shared.models.event import Event
 from shared.models.event_pending import EventPending
@@ -103,6 +105,7 @@ __all__ = [
     "DeliveryWake",
     "DkimKey",
     "Domain",
+    "DomainProvider",
     "Endpoint",
     "Event",
     "EventPending",

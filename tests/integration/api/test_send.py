@@ -150,6 +150,21 @@ async def test_with_a_relay_all_mail_waits_for_the_one_site(start_api: StartApi,
     ]
 
 
+async def test_mail_waits_for_the_site_of_the_provider_that_its_domain_is_known_to_be_behind(
+    start_api: StartApi, demo: Demo, pool: Pool
+) -> None:
+    await pool.execute("INSERT INTO domain_provider (domain, provider) VALUES ('example.org', 'big.test')")
+    api = await start_api()
+
+    async with api.client(demo.account_key) as client:
+        await client.post("/v1/messages", json={**HELLO, "to": ["a@example.org", "b@example.net"]})
+
+    assert {row["name"] for row in await pool.fetch("SELECT name FROM site WHERE queue = 'delivery'")} == {
+        "mx:big.test",
+        "domain:example.net",
+    }
+
+
 async def test_a_suppressed_recipient_is_settled_at_once_with_its_event(client: httpx.AsyncClient) -> None:
     await client.post("/v1/suppressions", json={"address": "Grace+lists@example.org", "reason": "asked us"})
 

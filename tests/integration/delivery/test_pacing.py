@@ -98,8 +98,8 @@ async def test_sites_at_first_contact_leave_three_quarters_of_the_sessions_to_ot
             await site.room.accept([f"u@d{n}.test" for n in range(6)])
             running = await site.start(dns=dns.address, smtp_port=silent.port, sessions=8, grace=0.2)
             await silent.wait_for_sessions(2)
-            await site.room.accept(["u@good.test"])
-            await site.pool.execute("UPDATE site SET proven = true WHERE name LIKE '%good.test'")
+            await site.room.store(await site.room.messages(["u@good.test"], site=SiteName("mx", "good.test")))
+            await site.pool.execute("UPDATE site SET proven = true WHERE name = 'mx:good.test'")
             await good.wait_for(1)
             assert len(silent.sessions) == 2
             await running.finish()

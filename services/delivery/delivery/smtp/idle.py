@@ -1,7 +1,7 @@
 """Sessions between two mails: kept for whoever next wants the same server, and ended when for a while nobody does."""
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 
 from delivery.smtp.session import Session
 
@@ -35,12 +35,19 @@ class IdleSessions:
         self._kept[key] = session, timer
         return True
 
-    def take(self, key: Hashable) -> Session | None:
-        """Return a session to go on with, None where there is none; the server may have ended it in the meantime."""
+    def take(self, key: Hashable, hosts: Collection[str] | None = None) -> Session | None:
+        """Return a session to go on with, None where there is none; the server may have ended it in the meantime.
+
+        Args:
+            key: as it was kept.
+            hosts: a session with any other host stays for somebody else; None: it does not matter.
+        """
         kept = self._kept.get(key)
         if kept is None:
             return None
         session, timer = kept
+        if hosts is not None and session.host not in hosts:
+            return None
         if not session.usable:
             self._let_go(key)
             return None

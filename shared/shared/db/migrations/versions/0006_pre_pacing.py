@@ -22,6 +22,13 @@ _STATEMENTS = (
     "CREATE INDEX site_next_proven ON site (queue, next_at) WHERE proven",
     # Which slots of a site are the oldest ones.
     "CREATE INDEX site_slot_site ON site_slot (site_id, id)",
+    # Behind whose hosts a recipient domain is.
+    """CREATE TABLE domain_provider (
+        domain text PRIMARY KEY,
+        provider text NOT NULL,
+        seen_at timestamptz NOT NULL DEFAULT now()
+    )""",
+    "CREATE INDEX domain_provider_seen ON domain_provider (seen_at)",
 )
 
 
@@ -34,6 +41,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Take them away again: what sites have earned is earned anew."""
     for statement in (
+        "DROP TABLE domain_provider",
         "DROP INDEX site_slot_site",
         "DROP INDEX site_next_proven",
         "ALTER TABLE site DROP COLUMN conn_most, DROP COLUMN proven, DROP COLUMN failures, DROP COLUMN pace, DROP COLUMN changed_at",
