@@ -15,6 +15,7 @@ from delivery.prepare import BodyBudget, Mail
 from delivery.sandbox import with_report
 from delivery.signing import Signers
 from delivery.sites import Sites
+from delivery.traffic import TrafficRules
 from shared.clock import Clock
 from shared.db.engine import CONNECTION_LOST, Pool
 from shared.db.lanes import Lanes
@@ -47,8 +48,14 @@ class Tools:
     clock: Clock
     random: Random
     sites: Sites
+    traffic: TrafficRules
     recipients: int
     """In one transaction, at most."""
+
+    def forget(self) -> None:
+        """Look up again what somebody may have changed."""
+        self.signers.forget()
+        self.traffic.forget()
 
 
 class Attempts:

@@ -153,6 +153,11 @@ class Line:
         self._way = way
         return True
 
+    @property
+    def transactions(self) -> int:
+        """How many the session has begun."""
+        return self._session.transactions
+
     async def send(self, mails: Sequence[Mail], content: bytes) -> list[Result]:
         """Send a group of mails, which have one envelope but for the recipient; never raises for what the server does.
 
@@ -192,6 +197,10 @@ class Line:
     async def close(self) -> None:
         """Let go of the session."""
         await self._dialer.leave(self._site, self._session)
+
+    async def end(self) -> None:
+        """Take leave of the server: the session is not for another mail."""
+        await self._session.quit()
 
     def abort(self) -> None:
         """Hang up."""

@@ -18,6 +18,7 @@ from delivery.route import Router, split_relay
 from delivery.signing import Signers
 from delivery.sites import Sites
 from delivery.smtp import Timeouts
+from delivery.traffic import TrafficRules
 from delivery.worker import Worker, WorkerSettings
 from shared import log
 from shared.bus import Bus
@@ -74,7 +75,7 @@ async def run(stop: asyncio.Event) -> None:
         sessions = metrics.gauge("sessions", "Slots being served: SMTP sessions at most.")
         sessions.set_function(lambda: float(len(worker.serving)))
         bus.listen(Subject.DELIVERY_DUE, lambda _: worker.heard.set(), group=service)
-        bus.listen(Subject.CONFIG_CHANGED, lambda _: tools.signers.forget())
+        bus.listen(Subject.CONFIG_CHANGED, lambda _: tools.forget())
         health = await serve(
             health_app(service, Readiness(standard_checks(pool, bus), stopping=stop), metrics),
             settings.health_host,
@@ -102,6 +103,7 @@ def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease, told: Operato
         signers=Signers(pool, KeyRing([key.get_secret_value() for key in settings.secret_key])),
         bodies=BodyBudget(settings.delivery_body_budget),
         lanes=Lanes(),
+        traffic=TrafficRules(pool),
         sites=Sites(pool, _backoff(settings), Random()),  # noqa: S311 - jitter, not a secret
         operator_events=told,
         relay=settings.relay or None,

@@ -18,6 +18,7 @@ from delivery.provider import provider_of
 from delivery.route import Way
 from delivery.sandbox import simulate
 from delivery.sites import Note
+from delivery.traffic import Pace
 from shared.clock import monotonic
 from shared.db.engine import CONNECTION_LOST, with_fresh_plans
 from shared.db.lanes import SANDBOX, SiteName, parse_site, relane
@@ -25,6 +26,7 @@ from shared.db.outcomes import Outcome
 from shared.db.providers import remember
 from shared.db.queue import DELIVERIES, Claimed
 from shared.db.starts import Verdict
+from shared.mail.traffic import Traffic
 from shared.metrics import Metrics
 
 LANES_PER_REFILL = 4
@@ -73,11 +75,14 @@ class Courier:
         try:
             while claimed:
                 run.site = await self._site(slot.site_id)
+                await run.take_rule()
                 mails = await run.load(claimed)
                 mails = await run.reroute(mails)
                 if run.site != SANDBOX and run.trouble is None and (run.line is None or not run.line.usable):
                     mails = await run.judge(mails)  # nothing is dialed for what would be stopped
                 if not await run.send_all(mails, stop) or stop.is_set():
+                    break
+                if not await run.pace.turn(stop):
                     break
                 claimed = await self._refill(run, slot)
         except CONNECTION_LOST as error:
@@ -181,6 +186,8 @@ class _Run:
         self.trouble: Result | None = None
         """Why no session can be had with the site."""
         self.unproven = False
+        self.pace = Pace()
+        self._traffic = Traffic()
         self._courier = courier
         self._tools = courier.tools
         self._slot = slot
@@ -191,6 +198,12 @@ class _Run:
     def hold(self, claimed: Sequence[Claimed]) -> None:
         """Remember what was claimed until it is started, stopped or given back."""
         self.unstarted.update(row.id for row in claimed)
+
+    async def take_rule(self) -> None:
+        """Look up how much the site may be sent at once."""
+        if self.site != SANDBOX:
+            self._traffic = await self._tools.traffic.of(self.site)
+            self.pace.set(self._traffic, await self._tools.sites.allow(self._slot.site_id, self._traffic))
 
     async def load(self, claimed: Sequence[Claimed]) -> list[Mail]:
         """Read the mails; a queue row without its record can go nowhere: it is held, with a line in the log."""
@@ -266,12 +279,14 @@ class _Run:
     async def send_all(self, mails: list[Mail], stop: asyncio.Event) -> bool:
         """Send mails, group after group; False where the site does not answer for any of them, so that its slot goes back."""
         if self.site.kind == "mx":
-            mails = sorted(mails, key=lambda mail: mail.candidate.recipient_domain)  # a session for each, not for each mail
-        groups = grouped(mails, 1 if self.site == SANDBOX else self._tools.recipients)
+            # A session for each domain, not for each mail.
+            mails = sorted(mails, key=lambda mail: mail.candidate.recipient_domain)
+        most = min(self._tools.recipients, self._traffic.recipients_per_transaction or self._tools.recipients)
+        groups = grouped(mails, 1 if self.site == SANDBOX else most)
         if self.trouble is not None:
             return await self._share(groups, self.trouble)
         for place, group in enumerate(groups):
-            if stop.is_set():
+            if not await self.pace.turn(stop):
                 await self._tools.ledger.release(self._slot.worker_id, _ids(groups[place:]))
                 return False
             if self.site == SANDBOX:
@@ -290,19 +305,31 @@ class _Run:
                     await self._tools.sites.failed(self._slot.site_id, crowded=crowded)
                 await self._attempts.make(group, None, known=trouble.result)
                 return await self._share(groups[place + 1 :], trouble.result)
+            before = line.transactions
+            self.pace.spend(1)
             await self._attempts.make(group, line)
+            self.pace.spend(
+                max(0, line.transactions - before - 1)
+            )  # more where the server takes few recipients at a time
         return True
 
     async def _reach(self, mail: Mail) -> Line:
         way = self._ways.get(mail.candidate.recipient_domain)
         if isinstance(way, Undeliverable):
             raise way
-        if self.line is not None and not (self.line.usable and self.line.takes(way)):
+        if self.line is not None and not (self._has_room(self.line) and self.line.takes(way)):
             line, self.line = self.line, None
-            await line.close()
+            await (line.close() if self._has_room(line) else line.end())
         if self.line is None:
             self.line = await self._tools.dialer.dial(self.site, way)
+            if not self._has_room(self.line):  # it had waited for mail, and has had its share
+                await self.line.end()
+                self.line = await self._tools.dialer.dial(self.site, way, anew=True)
         return self.line
+
+    def _has_room(self, line: Line) -> bool:
+        most = self._traffic.messages_per_connection
+        return line.usable and (most is None or line.transactions < most)
 
     def _is_of_the_domain_only(self, trouble: Result) -> bool:
         """Say whether a failure tells nothing of the provider: anybody may name its hosts, or others, in MX records."""

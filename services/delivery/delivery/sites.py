@@ -10,6 +10,7 @@ from shared.clock import Monotonic, monotonic
 from shared.db import sites
 from shared.db.engine import CONNECTION_LOST, Pool
 from shared.db.sites import Backoff
+from shared.mail.traffic import Traffic
 
 PAUSE_SECONDS = 1.0
 """Between two changes of a site by this process."""
@@ -45,6 +46,7 @@ class Sites:
         self._noted: dict[int, Note] = {}
         self._not_before: dict[int, float] = {}
         self._enough: dict[int, float] = {}
+        self._allowed: dict[int, int] = {}
         self._writing: set[asyncio.Task[None]] = set()
 
     def note(self, site_id: int, note: Note) -> None:
@@ -61,6 +63,20 @@ class Sites:
     def met(self, site_id: int) -> None:
         """Take note that a site is at its first contact, or comes back: its next success is worth writing."""
         self._enough.pop(site_id, None)
+
+    async def allow(self, site_id: int, traffic: Traffic) -> float:
+        """Have a site allowed what its rule says; return the share of its rate that it takes at the moment."""
+        connections = traffic.connections or 1
+        if traffic.messages_per_second is None and self._allowed.get(site_id) == connections:
+            return 1.0
+        async with self._pool.acquire() as connection:
+            pace = await sites.allow(connection, site_id, connections)
+        if len(self._allowed) >= _REMEMBERED:
+            self._allowed.clear()
+        if self._allowed.get(site_id) != connections:
+            self._enough.pop(site_id, None)  # there may be more to raise
+        self._allowed[site_id] = connections
+        return pace
 
     async def failed(self, site_id: int, *, crowded: bool) -> None:
         """Have a site left alone that no connection could be had with; durable when this returns, unless the database is lost.

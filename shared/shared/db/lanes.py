@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from shared.db.engine import Connection
 
@@ -41,16 +41,14 @@ SANDBOX = SiteName("sandbox", "test")
 """Where mail of sandbox keys goes, whoever it is to: there is no hop behind it."""
 
 
+CONNECTIONS: Final = {"relay": 20, "mx": 5, "domain": 5, "sandbox": _SANDBOX_SLOTS}
+"""What a site may have where no rule says otherwise."""
+
+
 class Lanes:
     """Finds or makes the lane of one account for one site; remembers at most ``capacity`` of them."""
 
-    def __init__(self, *, relay_connections: int = 20, domain_connections: int = 5, capacity: int = 100_000) -> None:
-        self._limits = {
-            "relay": relay_connections,
-            "mx": domain_connections,
-            "domain": domain_connections,
-            "sandbox": _SANDBOX_SLOTS,
-        }
+    def __init__(self, *, capacity: int = 100_000) -> None:
         self._capacity = capacity
         self._known: dict[tuple[SiteName, int], int] = {}
 
@@ -58,7 +56,7 @@ class Lanes:
         """Return the lane's id. Call it outside a transaction: the row must outlive a rollback."""
         lane_id = self._known.get((site, account_id))
         if lane_id is None:
-            most = self._limits[site.kind]
+            most = CONNECTIONS[site.kind]
             known = site == SANDBOX  # at all others the first contact shows what they can take
             site_id = await _fetch_id(connection, _SITE, "delivery", site.key, most if known else 1, most, known)
             lane_id = await _fetch_id(connection, _LANE, site_id, account_id, "", "")

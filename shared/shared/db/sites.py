@@ -43,6 +43,13 @@ UPDATE site SET conn_limit = greatest(site.conn_limit / 2, 1), pace = greatest(p
 FROM before WHERE site.id = before.id
 RETURNING before.conn_limit > 1
 """
+_ALLOW = """
+WITH changed AS (
+    UPDATE site SET conn_most = $2, conn_limit = least(conn_limit, $2), next_at = CASE WHEN in_use < least(conn_limit, $2) THEN next_at ELSE 'infinity' END
+    WHERE id = $1 AND conn_most <> $2
+)
+SELECT pace FROM site WHERE id = $1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,12 @@ class Backoff:
 
     first: timedelta = timedelta(seconds=15)
     most: timedelta = timedelta(minutes=15)
+
+
+async def allow(connection: Connection, site_id: int, connections: int) -> float:
+    """Say how many connections a site may have at all; return the share of its rate that it takes at the moment."""
+    pace: float | None = await connection.fetchval(_ALLOW, site_id, connections)
+    return 1.0 if pace is None else pace
 
 
 async def failed(connection: Connection, site_id: int, backoff: Backoff, jitter: float) -> int | None:

@@ -3,6 +3,7 @@
 Control plane, written by people, with foreign keys::
 
     retry_schedule -- account           when mail is tried again
+    traffic_rule                        how much sites are sent at once
     account --+-- credential            API keys and logins (operators have no account)
               +-- domain --+-- dkim_key
               |            `-- address
@@ -84,6 +85,7 @@ from shared.models.retry_schedule import RetrySchedule
 from shared.models.site import Site
 from shared.models.site_slot import SiteSlot
 from shared.models.suppression import Suppression
+from shared.models.traffic_rule import TrafficRule
 from shared.models.worker import Worker
 
 metadata = SQLModel.metadata
@@ -128,6 +130,7 @@ __all__ = [
     "Site",
     "SiteSlot",
     "Suppression",
+    "TrafficRule",
     "Worker",
     "metadata",
 ]

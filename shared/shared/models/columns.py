@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    DOUBLE_PRECISION,
     REAL,
     BigInteger,
     Boolean,
@@ -68,6 +69,11 @@ def small(*, nullable: bool = False, default: str | None = None) -> Column[Any]:
 def share() -> Column[Any]:
     """Return a part of a whole, all of it by default."""
     return Column(REAL, nullable=False, server_default=text("1"))
+
+
+def rate(*, nullable: bool = False) -> Column[Any]:
+    """Return how often something may be, by the second."""
+    return Column(DOUBLE_PRECISION, nullable=nullable)
 
 
 def words(*, nullable: bool = False, default: str | None = None, unique: bool = False) -> Column[Any]:

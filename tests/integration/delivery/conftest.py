@@ -19,6 +19,7 @@ from delivery.route import Router
 from delivery.signing import Signers
 from delivery.sites import Sites
 from delivery.smtp import Timeouts
+from delivery.traffic import TrafficRules
 from delivery.worker import Worker, WorkerSettings
 from fakes.smtp_server import ScriptedSmtpServer
 from integration.shared.db.queue_data import Mailroom
@@ -44,6 +45,7 @@ class RunningWorker:
 
     worker: Worker
     lease: Lease
+    tools: Tools
     stop: asyncio.Event
     task: "asyncio.Task[None]"
     beating: asyncio.Event
@@ -124,6 +126,7 @@ class Site:
             relay=None if dns else relay or self.relay,
             clock=utc_now,
             random=Random(1),
+            traffic=TrafficRules(self.pool),
             sites=Sites(self.pool, Backoff(timedelta(seconds=backoff), timedelta(seconds=backoff * 8)), Random(4)),
             recipients=recipients,
         )
@@ -132,7 +135,9 @@ class Site:
         stop, beating = asyncio.Event(), asyncio.Event()
         beat = asyncio.create_task(lease.run(beating, lambda _: worker.heard.set()))
         telling = asyncio.create_task(told.run(beating))
-        running = RunningWorker(worker, lease, stop, asyncio.create_task(worker.run(stop)), beating, beat, telling)
+        running = RunningWorker(
+            worker, lease, tools, stop, asyncio.create_task(worker.run(stop)), beating, beat, telling
+        )
         self.running.append(running)
         return running
 

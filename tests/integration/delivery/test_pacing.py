@@ -73,6 +73,7 @@ async def test_connections_hold_over_workers_and_when_one_is_killed(open_site: O
     async with ScriptedSmtpServer() as server:
         site = await open_site(server)
         await site.accept(*(f"u{n}@b.test" for n in range(200)))
+        await site.pool.execute("INSERT INTO traffic_rule (pattern, connections) VALUES ('127.0.0.1', 3)")
         await site.pool.execute("UPDATE site SET conn_limit = 3, conn_most = 3, proven = true")
         at_once: list[int] = []
         server.on_message = lambda _: at_once.append(sum(not session.closed for session in server.sessions))
@@ -120,6 +121,7 @@ async def test_less_is_sent_at_once_where_a_reply_asks_for_that(
     async with ScriptedSmtpServer(Script(**{stage: reply})) as server:  # type: ignore[arg-type] # the stage is a field
         site = await open_site(server)
         await site.accept("a@b.test")
+        await site.pool.execute("INSERT INTO traffic_rule (pattern, connections) VALUES ('127.0.0.1', 5)")
         await site.pool.execute("UPDATE site SET conn_limit = 4, conn_most = 5, proven = true")
         async with in_order(await site.start()):
             await eventually(lambda: site.pool.fetchval("SELECT conn_limit = $1 FROM site", limit))
