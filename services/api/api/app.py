@@ -21,6 +21,7 @@ from api.routes import (
     pages,
     retry_schedules,
     suppressions,
+    traffic_rules,
 )
 from api.webapi.door import routes as webapi_routes
 from api.webapi.faults import respond
@@ -44,6 +45,7 @@ ROUTERS = (
     domains.router,
     credentials.router,
     retry_schedules.router,
+    traffic_rules.router,
     operator_events.router,
     pages.router,
 )

@@ -17,7 +17,7 @@ from shared.models import TrafficRule
 MOST_RULES = 10_000
 """All of them are in the memory of each delivery process."""
 
-_CURSOR = "traffic_rule"
+_CURSOR = "traffic"
 _ALL = "SELECT pattern, connections, messages_per_second, messages_per_connection, recipients_per_transaction FROM traffic_rule"
 
 

@@ -10,7 +10,7 @@ from integration.api.conftest import HELLO, RunningApi, problem
 from shared.db.demo import Demo
 from shared.db.engine import Pool
 
-OF_OPERATORS = ("/v1/accounts", "/v1/operator-keys", "/v1/operator-events", "/v1/retry-schedules")
+OF_OPERATORS = ("/v1/accounts", "/v1/operator-keys", "/v1/operator-events", "/v1/retry-schedules", "/v1/traffic-rules")
 ACTIONS = ("hold", "hold_all", "release", "release_all", "cancel", "cancel_all")
 
 

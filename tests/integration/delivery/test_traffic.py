@@ -34,6 +34,22 @@ async def test_messages_per_second_hold_over_workers_and_slots(open_site: OpenSi
         assert len({message.session for message in server.messages}) > 1
 
 
+async def test_a_slot_is_given_back_no_sooner_than_the_next_message_may_go(open_site: OpenSite) -> None:
+    """Each mail is handed in when the last one has arrived, so that each has a slot, and perhaps a worker, of its own."""
+    rate, count = 5, 12
+    async with ScriptedSmtpServer() as server:
+        site = await open_site(server)
+        await _rule(site, connections=1, messages_per_second=rate)
+        times: list[float] = []
+        server.on_message = lambda _: times.append(asyncio.get_running_loop().time())
+        await site.start()
+        async with in_order(await site.start()):
+            for number in range(count):
+                await site.accept(f"u{number}@b.test")
+                await server.wait_for(number + 1)
+        assert times[-1] - times[0] >= (count - 2) / rate
+
+
 async def test_a_session_takes_no_more_messages_than_its_rule_says(open_site: OpenSite) -> None:
     async with ScriptedSmtpServer() as server:
         site = await open_site(server)

@@ -260,3 +260,19 @@ async def test_an_installation_that_is_not_there() -> None:
     done = await posthouse("account", "list", "--url", "http://127.0.0.1:1", "--key", "ph_a_b")
     assert done.code == 1
     assert "cannot reach http://127.0.0.1:1" in done.err
+
+
+async def test_traffic_rules(installation: Installation) -> None:
+    run = installation.run
+    assert "no rules but those" in (await run("traffic-rule", "list")).out
+    made = await run("traffic-rule", "set", "big.test", "--connections", "20", "--per-second", "2.5")
+    assert made.code == 0, made.err
+    assert re.search(r"^big\.test +20 +2\.5 ", (await run("traffic-rule", "list")).out, re.MULTILINE)
+    assert (await run("traffic-rule", "set", "*", "--recipients", "10")).code == 0
+    assert re.search(r"Recipients per transaction +10\n", (await run("traffic-rule", "show", "*")).out)
+    nothing = await run("traffic-rule", "set", "big.test")
+    assert nothing.code == 1
+    assert "validation_failed: " in nothing.err
+    assert "is removed" in (await run("traffic-rule", "remove", "big.test")).out
+    assert (await run("traffic-rule", "show", "big.test")).code == 1
+    assert (await run("traffic-rule", "show", "../accounts")).code == 2

@@ -25,6 +25,7 @@ from api.schemas import (
     operator_events,
     retry_schedules,
     suppressions,
+    traffic_rules,
     webhooks,
 )
 
@@ -82,6 +83,10 @@ OPERATIONS = {
     "retry_schedules_get": "GET /v1/retry-schedules/{schedule}",
     "retry_schedules_remove": "DELETE /v1/retry-schedules/{schedule}",
     "retry_schedules_use": "PUT /v1/accounts/{account}/retry-schedule",
+    "traffic_rules_list": "GET /v1/traffic-rules",
+    "traffic_rules_put": "PUT /v1/traffic-rules/{pattern}",
+    "traffic_rules_get": "GET /v1/traffic-rules/{pattern}",
+    "traffic_rules_remove": "DELETE /v1/traffic-rules/{pattern}",
     "operator_events_list": "GET /v1/operator-events",
     "operator_events_resolve": "POST /v1/operator-events/{event}/resolve",
 }
@@ -99,6 +104,7 @@ SCHEMA_MODULES = (
     operator_events,
     retry_schedules,
     suppressions,
+    traffic_rules,
     webhooks,
 )
 
