@@ -13,6 +13,7 @@ from delivery.ledger import Ledger
 from delivery.outcome import Result, Tried, decide, expired
 from delivery.prepare import BodyBudget, Mail
 from delivery.sandbox import with_report
+from delivery.seen import ProvidersSeen
 from delivery.signing import Signers
 from delivery.sites import Sites
 from delivery.traffic import TrafficRules
@@ -48,6 +49,7 @@ class Tools:
     clock: Clock
     random: Random
     sites: Sites
+    seen: ProvidersSeen
     traffic: TrafficRules
     recipients: int
     """In one transaction, at most."""

@@ -113,6 +113,11 @@ class Dialer:
         if not self._idle.keep(site, session):
             await session.quit()
 
+    @property
+    def idle(self) -> int:
+        """How many sessions wait for mail."""
+        return len(self._idle)
+
     async def close(self) -> None:
         """End the sessions that wait for mail."""
         await self._idle.close()

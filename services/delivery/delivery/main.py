@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from random import Random
 
 from delivery import __name__ as service
@@ -12,9 +13,10 @@ from delivery.config import Settings
 from delivery.dial import Dialer, DialSettings
 from delivery.ledger import Ledger
 from delivery.outcome import lost_too_often
-from delivery.pipeline import Courier
+from delivery.pipeline import Courier, SessionState
 from delivery.prepare import BodyBudget
 from delivery.route import Router, split_relay
+from delivery.seen import ProvidersSeen
 from delivery.signing import Signers
 from delivery.sites import Sites
 from delivery.smtp import Timeouts
@@ -71,9 +73,9 @@ async def run(stop: asyncio.Event) -> None:
         metrics = Metrics(service)
         told = OperatorEvents(pool, metrics)
         tools = _tools(settings, pool, bus, lease, told)
-        worker = Worker(claims, Courier(tools, metrics), lease, _sizes(settings), Random())  # noqa: S311 - jitter, not a secret
-        sessions = metrics.gauge("sessions", "Slots being served: SMTP sessions at most.")
-        sessions.set_function(lambda: float(len(worker.serving)))
+        courier = Courier(tools, metrics)
+        worker = Worker(claims, courier, lease, _sizes(settings), Random())  # noqa: S311 - jitter, not a secret
+        _watch(metrics, tools, courier)
         bus.listen(Subject.DELIVERY_DUE, lambda _: worker.heard.set(), group=service)
         bus.listen(Subject.CONFIG_CHANGED, lambda _: tools.forget())
         health = await serve(
@@ -95,6 +97,14 @@ async def run(stop: asyncio.Event) -> None:
             group.create_task(_work(worker, tools, stop, beating))
 
 
+def _watch(metrics: Metrics, tools: Tools, courier: Courier) -> None:
+    sessions = metrics.gauge("sessions", "Slots being served, and sessions that wait for mail, by state.", ("state",))
+    for state in SessionState:
+        sessions.labels(state.value).set_function(partial(lambda state: float(courier.states[state]), state))
+    alone = metrics.gauge("sites_left_alone", "Sites that this process found dead, until they are tried again.")
+    alone.set_function(lambda: float(tools.sites.left_alone))
+
+
 def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease, told: OperatorEvents) -> Tools:
     return Tools(
         pool=pool,
@@ -104,6 +114,7 @@ def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease, told: Operato
         bodies=BodyBudget(settings.delivery_body_budget),
         lanes=Lanes(),
         traffic=TrafficRules(pool),
+        seen=ProvidersSeen(pool),
         sites=Sites(pool, _backoff(settings), Random()),  # noqa: S311 - jitter, not a secret
         operator_events=told,
         relay=settings.relay or None,

@@ -4,8 +4,10 @@
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import structlog
 
@@ -19,11 +21,9 @@ from delivery.route import Way
 from delivery.sandbox import simulate
 from delivery.sites import Note
 from delivery.traffic import Pace
-from shared.clock import monotonic
 from shared.db.engine import CONNECTION_LOST, with_fresh_plans
 from shared.db.lanes import SANDBOX, SiteName, parse_site, relane
 from shared.db.outcomes import Outcome
-from shared.db.providers import remember
 from shared.db.queue import DELIVERIES, Claimed
 from shared.db.starts import Verdict
 from shared.mail.traffic import Traffic
@@ -31,10 +31,20 @@ from shared.metrics import Metrics
 
 LANES_PER_REFILL = 4
 ROWS_PER_REFILL = 25
-_TELL_AGAIN_SECONDS = 86_400.0
-_DOMAINS_TOLD = 100_000
 
 _log = structlog.get_logger(__name__)
+
+
+class SessionState(StrEnum):
+    """What the sessions of a process do."""
+
+    MEETING = "meeting"
+    """A site that has not answered yet, or not since it failed."""
+    SENDING = "sending"
+    WAITING = "waiting"
+    """For the next message that the pace of their site allows."""
+    IDLE = "idle"
+    """For mail; without a slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +62,6 @@ class Courier:
     def __init__(self, tools: Tools, metrics: Metrics) -> None:
         self._tools = tools
         self._sites: dict[int, SiteName] = {}
-        self._told: dict[str, tuple[str | None, float]] = {}
         self._runs: set[_Run] = set()
         self.claiming = asyncio.Lock()
         """Held by whoever claims until it has noted what it holds: recovering must not mistake an answer on its way for a lost one."""
@@ -108,6 +117,13 @@ class Courier:
         """How many slots are at sites that have not answered yet, or not since they failed."""
         return sum(run.unproven for run in self._runs)
 
+    @property
+    def states(self) -> dict[SessionState, int]:
+        """How many sessions are in each state."""
+        counted = Counter(run.state for run in self._runs)
+        counted[SessionState.IDLE] = self._tools.dialer.idle
+        return {state: counted[state] for state in SessionState}
+
     def record(self, site: SiteName, mail: Mail, outcome: Outcome, seconds: float) -> None:
         """Count and log one attempt: the one wide line of it."""
         if site != SANDBOX:  # whoever watches these watches the mail that goes somewhere
@@ -136,23 +152,6 @@ class Courier:
     def tools(self) -> Tools:
         """What every slot uses."""
         return self._tools
-
-    async def remember(self, site: SiteName, seen: Mapping[str, str | None]) -> None:
-        """Tell acceptance behind whose hosts domains are, where that is new, not what their lane says, or a day old."""
-        now = monotonic()
-        nothing = (site.name, now) if site.kind == "mx" else (None, now + 1.0)
-        new = {
-            domain: provider
-            for domain, provider in seen.items()
-            if (known := self._told.get(domain, nothing))[0] != provider or known[1] <= now
-        }
-        if not new:
-            return
-        async with self._tools.pool.acquire() as connection:
-            await remember(connection, new)
-        if len(self._told) + len(new) > _DOMAINS_TOLD:
-            self._told.clear()
-        self._told |= {domain: (provider, now + _TELL_AGAIN_SECONDS) for domain, provider in new.items()}
 
     async def _site(self, site_id: int) -> SiteName:
         known = self._sites.get(site_id)
@@ -198,6 +197,13 @@ class _Run:
     def hold(self, claimed: Sequence[Claimed]) -> None:
         """Remember what was claimed until it is started, stopped or given back."""
         self.unstarted.update(row.id for row in claimed)
+
+    @property
+    def state(self) -> SessionState:
+        """What it does."""
+        if self.unproven:
+            return SessionState.MEETING
+        return SessionState.WAITING if self.pace.wait > 0 else SessionState.SENDING
 
     async def take_rule(self) -> None:
         """Look up how much the site may be sent at once."""
@@ -260,7 +266,7 @@ class _Run:
                 raise way
             self._ways[domain] = way
         seen = {domain: way.provider for domain, way in self._ways.items() if isinstance(way, Way)}
-        await self._courier.remember(self.site, seen)
+        await self._tools.seen.tell(self.site, seen)
 
     async def judge(self, mails: list[Mail]) -> list[Mail]:
         """Ask the gate before dialing; return those that may still start."""

@@ -46,6 +46,7 @@ class Sites:
         self._noted: dict[int, Note] = {}
         self._not_before: dict[int, float] = {}
         self._enough: dict[int, float] = {}
+        self._alone: dict[int, float] = {}
         self._allowed: dict[int, int] = {}
         self._writing: set[asyncio.Task[None]] = set()
 
@@ -59,6 +60,13 @@ class Sites:
             task = asyncio.create_task(self._write(site_id))
             self._writing.add(task)
             task.add_done_callback(self._writing.discard)
+
+    @property
+    def left_alone(self) -> int:
+        """How many sites this process has had left alone that still are; each is counted by one process only."""
+        now = self._clock()
+        self._alone = {site_id: until for site_id, until in self._alone.items() if until > now}
+        return len(self._alone)
 
     def met(self, site_id: int) -> None:
         """Take note that a site is at its first contact, or comes back: its next success is worth writing."""
@@ -91,12 +99,14 @@ class Sites:
             async with self._pool.acquire() as connection:
                 if crowded and await sites.slowed(connection, site_id):
                     return
-                failures = await sites.failed(connection, site_id, self._backoff, jitter)
+                failure = await sites.failed(connection, site_id, self._backoff, jitter)
         except CONNECTION_LOST as error:
             _log.warning("site_not_written", site_id=site_id, error=type(error).__name__)
             return
-        if failures is not None:
-            _log.info("site_left_alone", site_id=site_id, failures=failures)
+        if failure is not None:
+            seconds = failure.pause.total_seconds()
+            self._alone[site_id] = self._clock() + seconds
+            _log.info("site_left_alone", site_id=site_id, failures=failure.failures, pause_seconds=round(seconds))
 
     async def close(self) -> None:
         """Drop what is not written yet: whoever sends next learns it again."""

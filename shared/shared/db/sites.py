@@ -19,7 +19,7 @@ _FAILED = """
 UPDATE site SET failures = least(failures + 1, 30), proven = false, conn_limit = 1, next_at = 'infinity', changed_at = now(),
     backoff_until = now() + least($2::interval * power(2, failures), $3::interval) * $4::float8  -- a slot that returns opens it again
 WHERE id = $1 AND backoff_until <= now()
-RETURNING failures::integer
+RETURNING failures::integer, backoff_until - now() AS pause
 """
 _SUCCEEDED = f"""
 WITH now_at AS (
@@ -60,14 +60,23 @@ class Backoff:
     most: timedelta = timedelta(minutes=15)
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A site is left alone."""
+
+    failures: int
+    """In a row."""
+    pause: timedelta
+
+
 async def allow(connection: Connection, site_id: int, connections: int) -> float:
     """Say how many connections a site may have at all; return the share of its rate that it takes at the moment."""
     pace: float | None = await connection.fetchval(_ALLOW, site_id, connections)
     return 1.0 if pace is None else pace
 
 
-async def failed(connection: Connection, site_id: int, backoff: Backoff, jitter: float) -> int | None:
-    """Leave a site alone for a while, where no connection could be had; return how often in a row that was.
+async def failed(connection: Connection, site_id: int, backoff: Backoff, jitter: float) -> Failure | None:
+    """Leave a site alone for a while, where no connection could be had.
 
     Args:
         connection: autocommit.
@@ -78,8 +87,8 @@ async def failed(connection: Connection, site_id: int, backoff: Backoff, jitter:
     Returns:
         None where the site is left alone already.
     """
-    failures: int | None = await connection.fetchval(_FAILED, site_id, backoff.first, backoff.most, jitter)
-    return failures
+    row = await connection.fetchrow(_FAILED, site_id, backoff.first, backoff.most, jitter)
+    return None if row is None else Failure(**row)
 
 
 async def succeeded(connection: Connection, site_id: int) -> bool:

@@ -16,6 +16,7 @@ from delivery.main import exhausted
 from delivery.pipeline import Courier
 from delivery.prepare import BodyBudget
 from delivery.route import Router
+from delivery.seen import ProvidersSeen
 from delivery.signing import Signers
 from delivery.sites import Sites
 from delivery.smtp import Timeouts
@@ -46,6 +47,7 @@ class RunningWorker:
     worker: Worker
     lease: Lease
     tools: Tools
+    courier: Courier
     stop: asyncio.Event
     task: "asyncio.Task[None]"
     beating: asyncio.Event
@@ -127,16 +129,18 @@ class Site:
             clock=utc_now,
             random=Random(1),
             traffic=TrafficRules(self.pool),
+            seen=ProvidersSeen(self.pool),
             sites=Sites(self.pool, Backoff(timedelta(seconds=backoff), timedelta(seconds=backoff * 8)), Random(4)),
             recipients=recipients,
         )
-        worker = Worker(self.pool, Courier(tools, metrics), lease, WorkerSettings(sessions, 0.05, grace), Random(2))
+        courier = Courier(tools, metrics)
+        worker = Worker(self.pool, courier, lease, WorkerSettings(sessions, 0.05, grace), Random(2))
         await lease.join("test")
         stop, beating = asyncio.Event(), asyncio.Event()
         beat = asyncio.create_task(lease.run(beating, lambda _: worker.heard.set()))
         telling = asyncio.create_task(told.run(beating))
         running = RunningWorker(
-            worker, lease, tools, stop, asyncio.create_task(worker.run(stop)), beating, beat, telling
+            worker, lease, tools, courier, stop, asyncio.create_task(worker.run(stop)), beating, beat, telling
         )
         self.running.append(running)
         return running

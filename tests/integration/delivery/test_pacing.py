@@ -147,6 +147,22 @@ async def test_an_account_with_much_for_one_site_delays_no_other(open_site: Open
         assert places[0] <= 2 * 25  # within the first turn of each lane
 
 
+async def test_sessions_are_counted_by_what_they_do_and_sites_that_are_left_alone(open_site: OpenSite) -> None:
+    async with ScriptedSmtpServer(Script(stall="message")) as server:
+        site = await open_site(server)
+        await site.accept("a@b.test")
+        running = await site.start(grace=0.2)
+        await server.wait_for_sessions(1)
+        assert running.courier.states == {"meeting": 1, "sending": 0, "waiting": 0, "idle": 0}
+        await running.finish()
+    dead = await open_site(server)
+    await dead.accept("b@b.test")
+    running = await dead.start()
+    async with in_order(running):
+        await eventually(lambda: running.tools.sites.left_alone == 1)
+        await eventually(lambda: sum(running.courier.states.values()) == 0)
+
+
 async def _all_given_back(site: Site) -> bool:
     held = await site.pool.fetchval("SELECT count(*) FROM delivery_queue WHERE worker_id IS NOT NULL")
     return held == 0 and await site.pool.fetchval("SELECT in_use FROM site") == 0

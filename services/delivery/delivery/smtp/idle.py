@@ -18,6 +18,9 @@ class IdleSessions:
         self._kept: dict[Hashable, tuple[Session, asyncio.TimerHandle]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def keep(self, key: Hashable, session: Session) -> bool:
         """Keep a session if it can be of use; False where the caller must end it.
 

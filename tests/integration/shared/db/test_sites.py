@@ -57,7 +57,9 @@ async def test_pauses_double_up_to_the_longest_and_sessions_that_fail_together_a
     site = await _site(connection)
     pauses = []
     for count in range(1, 5):
-        assert await sites.failed(connection, site["id"], BACKOFF, 1.0) == count
+        failure = await sites.failed(connection, site["id"], BACKOFF, 1.0)
+        assert failure is not None
+        assert failure.failures == count
         assert await sites.failed(connection, site["id"], BACKOFF, 1.0) is None
         pauses.append(round((await _site(connection))["pause"], -1))
         await connection.execute("UPDATE site SET backoff_until = now()")
