@@ -35,6 +35,8 @@ class AccountOptions:
     """None: no limit."""
     retry_schedule: str = "default"
     """``default`` or ``mox``."""
+    dsn_to_sender: bool = False
+    """Whether a mail comes to the return path where one could not be delivered, or is late."""
 
 
 async def create_account(session: AsyncSession, name: str, options: AccountOptions | None = None) -> Account:
@@ -54,6 +56,7 @@ async def create_account(session: AsyncSession, name: str, options: AccountOptio
             "first_time_recipients_per_day", given.first_time_recipients_per_day, _MOST_PER_DAY
         ),
         retry_schedule=given.retry_schedule,
+        dsn_to_sender=given.dsn_to_sender,
     )
     if given.retry_schedule not in RETRY_SCHEDULES:
         raise ValidationFailed(f"retry_schedule is one of {', '.join(sorted(RETRY_SCHEDULES))}", field="retry_schedule")
