@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from shared.errors import ValidationFailed
 
+IDEMPOTENCY_KEY = "X-Posthouse-Idempotency-Key"
+
 _EXTRA = re.compile(r"X-(?:Mox|Posthouse)-Extra-(.*)", re.DOTALL)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
@@ -34,6 +36,11 @@ def canonical(name: str) -> str:
     if not _TOKEN.fullmatch(name):
         return name
     return "-".join(word[:1].upper() + word[1:].lower() for word in name.split("-"))
+
+
+def idempotency_keys(fields: Fields) -> list[str]:
+    """Return the value of each field that is for an idempotency key."""
+    return [value for name, value in fields if name.lower() == IDEMPOTENCY_KEY.lower()]
 
 
 def waives_tls(fields: Fields) -> bool:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI, Header
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api.schemas.batch import SendBatch
 from api.schemas.messages import SendMessage, SendRawMessage
 from api.schemas.webhooks import WebhookEvent
 from shared.version import VERSION
@@ -17,7 +18,8 @@ DESCRIPTION = """\
 HTTP in, SMTP out, webhooks back: a self-hosted email sending platform.
 
 **Credentials.** An API key as `Authorization: Bearer ph_...`, or HTTP Basic with a login and its password (or a key's id and
-secret). Keys and logins of an account see only that account; operators' keys create accounts and what belongs to them.
+secret). Keys and logins of an account see only that account; operators' keys create accounts and what belongs to them. A key that begins with `ph_test_` is one of the sandbox: what is handed in
+with it goes nowhere, its outcome is simulated, and it sees only its own.
 
 **Errors** are problem documents (RFC 9457). Decide by `code`; the texts are for people.
 
@@ -104,7 +106,8 @@ def _complete(document: dict[str, Any]) -> None:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     _, made = models_json_schema(
-        [(SendMessage, "validation"), (SendRawMessage, "validation")], ref_template="#/components/schemas/{model}"
+        [(model, "validation") for model in (SendMessage, SendRawMessage, SendBatch)],
+        ref_template="#/components/schemas/{model}",
     )
     schemas.update(made["$defs"])
     for model in _models(BaseModel):

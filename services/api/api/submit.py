@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import orjson
 
+from api import idempotency
 from api.metrics import ApiMetrics
 from api.prepare import Makings, Prepared, Random, prepare, sender_of
 from api.submission import Limits, Submission, check, message_too_large
@@ -21,8 +22,9 @@ from shared.clock import Clock, monotonic, utc_now
 from shared.db.accept import AcceptedMessage, NewDelivery, NewMessage
 from shared.db.domains import SenderDomain, sender_allowed
 from shared.db.engine import Connection, Pool, reachable
+from shared.db.idempotency import IdempotencyKey
 from shared.db.ids import IdBlocks
-from shared.db.lanes import Lanes, SiteName
+from shared.db.lanes import SANDBOX, Lanes, SiteName
 from shared.errors import FromNotAllowed, PosthouseError, ValidationFailed
 from shared.lifecycle import DeliveryState
 from shared.mail import headers
@@ -82,7 +84,7 @@ class Submitter:
         """Check, compose and store a submission.
 
         Raises:
-            BadInput: what is wrong with it, with the field in the error.
+            BadInput: what is wrong with it, with the field in the error; IdempotencyConflict where its key was used for another.
             LimitReached: its account may not send it now.
             Unavailable: it was not stored (or nobody can tell; the text says so); later it may be.
         """
@@ -134,7 +136,7 @@ class Submitter:
             len(submission.raw or b""),
             lambda: prepare(submission, self._rules.limits, Makings(self._now(), self._rules.hostname, self._random)),
         )
-        sites = {mailbox.address.domain: self._site(mailbox) for mailbox in message.recipients}
+        sites = {mailbox.address.domain: self._site(mailbox, submission) for mailbox in message.recipients}
         async with reachable(), self._pool.acquire() as connection:
             domain = await self._sender_domain(connection, submission, message.sender, message.sender_field)
             message_id, *delivery_ids = await self._ids.take(connection, 1 + len(message.recipients))
@@ -147,8 +149,8 @@ class Submitter:
             self._delivery(delivery_id, mailbox, lanes[sites[mailbox.address.domain]], path)
             for delivery_id, mailbox in zip(delivery_ids, message.recipients, strict=True)
         )
-        composed = await self._composed(submission, message)
-        row = self._message(message_id, submission, message, composed, deliveries)
+        composed, key = await self._composed(submission, message)
+        row = self._message(message_id, submission, message, composed, deliveries, key=key)
         if len(row.content) > self._rules.limits.message_bytes:
             raise message_too_large(len(row.content), self._rules.limits)
         return await self._writer.write(Item(row, frozenset(site.key for site in lanes))), len(row.content)
@@ -187,14 +189,16 @@ class Submitter:
             )
         return domain
 
-    async def _composed(self, submission: Submission, message: Prepared) -> Composed:
-        return await self._aside(submission.weight, message.compose)
+    async def _composed(self, submission: Submission, message: Prepared) -> tuple[Composed, IdempotencyKey | None]:
+        return await self._aside(submission.weight, lambda: (message.compose(), idempotency.key_of(submission)))
 
     @staticmethod
     async def _aside(weight: int, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work) if weight > _LOOP_MAY_COMPOSE else work()
 
-    def _site(self, mailbox: Mailbox) -> SiteName:
+    def _site(self, mailbox: Mailbox, submission: Submission) -> SiteName:
+        if submission.caller.is_test:
+            return SANDBOX
         if self._rules.relay is not None:
             return SiteName("relay", self._rules.relay)
         return SiteName("domain", mailbox.address.domain)
@@ -221,6 +225,8 @@ class Submitter:
         message: Prepared,
         composed: Composed,
         deliveries: tuple[NewDelivery, ...],
+        *,
+        key: IdempotencyKey | None,
     ) -> NewMessage:
         header = self._received(message_id, message.recipients) + composed.header
         return NewMessage(
@@ -246,6 +252,7 @@ class Submitter:
             if submission.save_sent and message.bcc
             else None,
             is_test=submission.caller.is_test,
+            idempotency=key,
         )
 
     def _received(self, message_id: int, recipients: Sequence[Mailbox]) -> bytes:

@@ -85,7 +85,7 @@ async def run(stop: asyncio.Event) -> None:
         beating = asyncio.Event()  # the heart beats until the last mail in flight is settled
         async with asyncio.TaskGroup() as group:
             group.create_task(lease.run(beating, lambda _: worker.heard.set()))
-            group.create_task(_work(worker, tools.ledger, stop, beating))
+            group.create_task(_work(worker, tools, stop, beating))
 
 
 def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease) -> Tools:
@@ -106,12 +106,13 @@ def _sizes(settings: Settings) -> WorkerSettings:
     return WorkerSettings(settings.delivery_sessions, settings.poll_seconds, settings.grace_seconds)
 
 
-async def _work(worker: Worker, ledger: Ledger, stop: asyncio.Event, beating: asyncio.Event) -> None:
+async def _work(worker: Worker, tools: Tools, stop: asyncio.Event, beating: asyncio.Event) -> None:
     try:
         await worker.run(stop)
-        await ledger.drain()
+        await tools.ledger.drain()
     finally:
         beating.set()
+        await tools.dialer.close()
 
 
 async def exhausted(connection: Connection, delivery_ids: Sequence[int]) -> None:
@@ -128,7 +129,10 @@ def _router(settings: Settings) -> Router:
 def _dial_settings(settings: Settings) -> DialSettings:
     seconds = settings.delivery_timeout_seconds or (30.0 if settings.env == "local" else None)
     return DialSettings(
-        settings.hostname, Timeouts.all(seconds) if seconds else Timeouts(), settings.delivery_source_ip
+        settings.hostname,
+        Timeouts.all(seconds) if seconds else Timeouts(),
+        settings.delivery_source_ip,
+        settings.delivery_idle_seconds,
     )
 
 

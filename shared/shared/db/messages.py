@@ -8,6 +8,7 @@ from datetime import datetime
 import asyncpg
 
 from shared.db import inputs, paging
+from shared.db.accept import TEST_STREAM
 from shared.db.engine import Connection
 from shared.db.paging import Page
 from shared.lifecycle import DeliveryState, live_state
@@ -83,6 +84,8 @@ class MessageView:
     size: int
     """In octets, header included."""
     smtputf8: bool
+    is_test: bool
+    """Handed in with a sandbox key."""
     extra: Mapping[str, str]
     tags: tuple[str, ...]
 
@@ -103,6 +106,8 @@ class DeliveryFilter:
     message_id: int | None = None
     recipient: str | None = None
     """The whole address as it was stored."""
+    stream: str = ""
+    """Empty, or TEST_STREAM: nobody sees both."""
 
 
 _DELIVERY = """
@@ -111,8 +116,8 @@ d.id, d.message_id, d.recipient, d.mail_from, d.from_id, d.state, d.attempts, d.
     q.worker_id IS NOT NULL AS claimed, q.started_at IS NOT NULL AS started, q.attempt
 """
 _MESSAGE = """
-SELECT id, created_at, door, message_id, sender, subject, size, smtputf8, extra::text AS extra, tags
-FROM message WHERE account_id = $1 AND id = $2
+SELECT id, created_at, door, message_id, sender, subject, size, smtputf8, is_test, extra::text AS extra, tags
+FROM message WHERE account_id = $1 AND id = $2 AND is_test = ($3 = 'test')
 """
 _OF_MESSAGE = f"""
 SELECT {_DELIVERY} FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
@@ -120,7 +125,7 @@ WHERE d.account_id = $1 AND d.message_id = $2 ORDER BY d.id
 """
 _ONE = f"""
 SELECT {_DELIVERY} FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
-WHERE d.account_id = $1 AND d.id = $2
+WHERE d.account_id = $1 AND d.id = $2 AND d.stream = $3
 """
 _ATTEMPTS = """
 SELECT delivery_id, n, started_at, finished_at, outcome, stage, code, enhanced, text, host, ip, tls
@@ -136,6 +141,10 @@ CASE WHEN q.delivery_id IS NULL THEN d.state WHEN q.hold THEN 'held' WHEN q.star
 _SCAN = """
 SELECT * FROM delivery WHERE account_id >= $1 AND (account_id, id) < ($1, $2) ORDER BY account_id DESC, id DESC LIMIT $3
 """
+# The same rows by an index that holds no others.
+_SCAN_TEST = """
+SELECT * FROM delivery WHERE stream = 'test' AND account_id >= $1 AND (account_id, id) < ($1, $2) ORDER BY account_id DESC, id DESC LIMIT $3
+"""
 # OFFSET 0 keeps the ORDER BY from choosing the index.
 _SCAN_MESSAGE = """
 SELECT * FROM (SELECT * FROM delivery WHERE message_id = $7 AND account_id = $1 AND id < $2 OFFSET 0) of_message ORDER BY id DESC LIMIT $3
@@ -144,7 +153,7 @@ SELECT * FROM (SELECT * FROM delivery WHERE message_id = $7 AND account_id = $1 
 _LIST = """
 WITH scanned AS MATERIALIZED ({scan}), last AS (SELECT min(id) AS id, count(*) AS n FROM scanned), found AS (
     SELECT {delivery} FROM scanned d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
-    WHERE ($5::text IS NULL OR {state} = $5) AND ($6::text IS NULL OR d.recipient = $6)
+    WHERE d.stream = {stream} AND ($5::text IS NULL OR {state} = $5) AND ($6::text IS NULL OR d.recipient = $6)
     ORDER BY d.id DESC LIMIT $4
 )
 SELECT last.id AS last_id, last.n AS scanned, found.* FROM last LEFT JOIN found ON true ORDER BY found.id DESC
@@ -152,9 +161,11 @@ SELECT last.id AS last_id, last.n AS scanned, found.* FROM last LEFT JOIN found 
 _BODY = "SELECT seq, bytes FROM message_body WHERE message_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3"
 
 
-async def get_message(connection: Connection, account_id: int, message_id: int) -> MessageDetail | None:
-    """Return a message of an account with its deliveries and their attempts; None where the account has none of this id."""
-    row = await connection.fetchrow(_MESSAGE, account_id, inputs.row_id(message_id, "message"))
+async def get_message(
+    connection: Connection, account_id: int, message_id: int, *, stream: str = ""
+) -> MessageDetail | None:
+    """Return a message of a stream with its deliveries and their attempts; None where the account has none of this id there."""
+    row = await connection.fetchrow(_MESSAGE, account_id, inputs.row_id(message_id, "message"), stream)
     if row is None:
         return None
     rows = await connection.fetch(_OF_MESSAGE, account_id, message_id)
@@ -168,15 +179,18 @@ async def get_message(connection: Connection, account_id: int, message_id: int) 
         subject=row["subject"],
         size=row["size"],
         smtputf8=row["smtputf8"],
+        is_test=row["is_test"],
         extra=json.loads(row["extra"]) if row["extra"] is not None else {},
         tags=tuple(row["tags"] or ()),
     )
     return MessageDetail(message, tuple(DeliveryDetail(_delivery(r), tuple(attempts.get(r["id"], ()))) for r in rows))
 
 
-async def get_delivery(connection: Connection, account_id: int, delivery_id: int) -> DeliveryDetail | None:
-    """Return a delivery of an account with its attempts; None where the account has none of this id."""
-    row = await connection.fetchrow(_ONE, account_id, inputs.row_id(delivery_id, "delivery"))
+async def get_delivery(
+    connection: Connection, account_id: int, delivery_id: int, *, stream: str = ""
+) -> DeliveryDetail | None:
+    """Return a delivery of a stream with its attempts; None where the account has none of this id there."""
+    row = await connection.fetchrow(_ONE, account_id, inputs.row_id(delivery_id, "delivery"), stream)
     if row is None:
         return None
     attempts = await _attempts(connection, [row["id"]])
@@ -203,20 +217,17 @@ async def list_deliveries(
         inputs.text(filters.recipient, field="recipient", longest=_RECIPIENT_CHARACTERS)
     size = inputs.page_size(limit)
     before = paging.decode(_CURSOR, cursor)[0] if cursor else 2**63 - 1
-    # Without a filter on rows, the first ones looked at are the page.
-    scanned = size + 1 if filters.state is None and filters.recipient is None else SCANNED
-    arguments: list[object] = [
-        account_id,
-        before,
-        scanned,
-        size + 1,
-        filters.state and filters.state.value,
-        filters.recipient,
-    ]
+    arguments: list[object] = [size + 1, filters.state and filters.state.value, filters.recipient]
     if filters.message_id is not None:
         arguments.append(inputs.row_id(filters.message_id, "message"))
-    rows = await connection.fetch(_list_sql(filters), *arguments)
-    found = [_delivery(row) for row in rows if row["id"] is not None]
+    # Without a filter on rows, the first ones looked at are the page; unless those of a sandbox lie among them.
+    scanned = size + 1 if filters.state is None and filters.recipient is None else SCANNED
+    while True:
+        rows = await connection.fetch(_list_sql(filters), account_id, before, scanned, *arguments)
+        found = [_delivery(row) for row in rows if row["id"] is not None]
+        if len(found) > size or rows[0]["scanned"] < scanned or scanned == SCANNED:
+            break
+        scanned = SCANNED
     page = paging.page(_CURSOR, [(view.id, view) for view in found], size)
     if page.next_cursor is None and rows[0]["scanned"] == scanned:
         return Page(page.items, paging.encode(_CURSOR, rows[0]["last_id"]))
@@ -224,8 +235,10 @@ async def list_deliveries(
 
 
 def _list_sql(filters: DeliveryFilter) -> str:
-    scan = _SCAN if filters.message_id is None else _SCAN_MESSAGE
-    return _LIST.format(scan=scan, delivery=_DELIVERY, state=_STATE)
+    of_account = _SCAN_TEST if filters.stream == TEST_STREAM else _SCAN
+    scan = of_account if filters.message_id is None else _SCAN_MESSAGE
+    stream = f"'{TEST_STREAM}'" if filters.stream == TEST_STREAM else "''"
+    return _LIST.format(scan=scan, delivery=_DELIVERY, state=_STATE, stream=stream)
 
 
 async def body(connection: Connection, message_id: int) -> AsyncIterator[bytes]:

@@ -24,7 +24,7 @@ from shared.security.keys import KeyRing
 Random = Callable[[int], bytes]
 
 KEY_ID_CHARS = 12
-_API_KEY = re.compile(r"ph_([a-z2-7]{12})_([A-Za-z0-9_-]{43})")
+_API_KEY = re.compile(r"ph_(test_)?([a-z2-7]{12})_([A-Za-z0-9_-]{43})")
 _KEY_HASH_PURPOSE = "api-key-hash"
 
 LONGEST_PASSWORD = 1024  # characters; hashing is not offered work without bound
@@ -39,27 +39,29 @@ _NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$cG9zdGhvdXNlL25vYm9keQ$42F6qruFB4wD7rp
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A new API key: ``text`` is shown once, ``key_id`` finds the row, ``secret`` is what gets hashed."""
+    """An API key: ``text`` is shown once, ``key_id`` finds the row, ``secret`` is what gets hashed."""
 
     key_id: str
     secret: str = field(repr=False)
+    is_test: bool = False
+    """A sandbox key, which its text says too: whoever reads a configuration sees which one it has."""
 
     @property
     def text(self) -> str:
         """The whole key as the customer keeps it."""
-        return f"ph_{self.key_id}_{self.secret}"
+        return f"ph_{'test_' if self.is_test else ''}{self.key_id}_{self.secret}"
 
 
-def new_api_key(random: Random = os.urandom) -> ApiKey:
-    """Make an API key with 60 bits of name and 256 bits of secret."""
+def new_api_key(random: Random = os.urandom, *, is_test: bool = False) -> ApiKey:
+    """Make an API key, of the sandbox or not, with 60 bits of name and 256 bits of secret."""
     key_id = base64.b32encode(random(8)).decode().lower()[:KEY_ID_CHARS]
-    return ApiKey(key_id, base64.urlsafe_b64encode(random(32)).decode().rstrip("="))
+    return ApiKey(key_id, base64.urlsafe_b64encode(random(32)).decode().rstrip("="), is_test)
 
 
-def split_api_key(text: str) -> tuple[str, str] | None:
-    """Return key id and secret of something that looks like an API key, else None."""
+def split_api_key(text: str) -> ApiKey | None:
+    """Return the parts of something that looks like an API key, else None."""
     match = _API_KEY.fullmatch(text)
-    return (match[1], match[2]) if match else None
+    return ApiKey(match[2], match[3], is_test=match[1] is not None) if match else None
 
 
 def key_hash(ring: KeyRing, secret: str) -> str:
@@ -145,15 +147,19 @@ def scram_verifier(password: str, *, random: Random = os.urandom) -> str:
     """
     salt = random(_SCRAM_SALT_BYTES)
     # RFC 5802 3: SaltedPassword := Hi(Normalize(password), salt, i); ClientKey, StoredKey and ServerKey follow from it.
-    salted = hashlib.pbkdf2_hmac("sha256", _scram_form(password).encode(), salt, SCRAM_ITERATIONS)
+    salted = hashlib.pbkdf2_hmac("sha256", scram_form(password).encode(), salt, SCRAM_ITERATIONS)
     stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", hashlib.sha256)).digest()
     server_key = hmac.digest(salted, b"Server Key", hashlib.sha256)
     salt_text, stored_text, server_text = (base64.b64encode(part).decode() for part in (salt, stored_key, server_key))
     return f"SCRAM-SHA-256${SCRAM_ITERATIONS}:{salt_text}${stored_text}:{server_text}"
 
 
-def _scram_form(password: str) -> str:
-    """Prepare with SASLprep (RFC 4013), as RFC 5802 5.1 has clients do; where it refuses, as clients then do, with OpaqueString."""
+def scram_form(password: str) -> str:
+    """Prepare with SASLprep (RFC 4013), as RFC 5802 5.1 has clients do; where it refuses, as clients then do, with OpaqueString.
+
+    Raises:
+        ValidationFailed: see :func:`opaque_string`.
+    """
     fallback = opaque_string(password)
     # RFC 4013 2.1: non-ASCII spaces become spaces, what is commonly mapped to nothing goes; 2.2: NFKC.
     mapped = "".join(" " if stringprep.in_table_c12(c) else c for c in password if not stringprep.in_table_b1(c))

@@ -1,20 +1,30 @@
 """``/v1/messages``: hand in, and look up."""
 
 import asyncio
+from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
 
 from api.context import InContext
 from api.routes.guard import AccountAuth
 from api.routes.parameters import Id
-from api.routes.submissions import BODY, SubmissionRoute, read_submission
-from api.schemas.messages import Message, SentDelivery, SentMessage
+from api.routes.submissions import (
+    BODY,
+    KEY,
+    REPLAYED,
+    SubmissionRoute,
+    header_key,
+    read_submission,
+    replayed_header,
+)
+from api.schemas.messages import Message, SentMessage
 from shared.db.messages import get_message
 from shared.errors import (
     AddressInvalid,
     DatabaseUnavailable,
     Forbidden,
     FromNotAllowed,
+    IdempotencyConflict,
     NoRecipients,
     NotFound,
     Overloaded,
@@ -27,6 +37,10 @@ from shared.web.problems import responses
 router = APIRouter(prefix="/v1/messages", tags=["messages"], route_class=SubmissionRoute)
 
 _LOOP_MAY_READ = 64 * 1024
+_KEY = (
+    "Makes it safe to send the message again: for 24 hours the same message with the same key is answered as the first was,"
+    " and not sent twice. Another message with the same key is refused with `idempotency_conflict`. Keys belong to the account."
+)
 
 
 @router.post(
@@ -34,18 +48,22 @@ _LOOP_MAY_READ = 64 * 1024
     operation_id="messages_send",
     summary="Send a message",
     status_code=202,
-    responses=responses(
-        Unauthenticated,
-        Forbidden,
-        FromNotAllowed,
-        TooLarge,
-        ValidationFailed,
-        AddressInvalid,
-        NoRecipients,
-        Overloaded,
-        DatabaseUnavailable,
-    ),
-    openapi_extra=BODY,
+    responses={
+        202: {"headers": replayed_header("The message was there already, and this is what was answered then.")},
+        **responses(
+            Unauthenticated,
+            Forbidden,
+            FromNotAllowed,
+            IdempotencyConflict,
+            TooLarge,
+            ValidationFailed,
+            AddressInvalid,
+            NoRecipients,
+            Overloaded,
+            DatabaseUnavailable,
+        ),
+    },
+    openapi_extra={**BODY, "parameters": [{**KEY, "description": _KEY}]},
 )
 async def send(request: Request, response: Response, context: InContext, caller: AccountAuth) -> SentMessage:
     """Hand in a message. The answer comes once it is safely stored; what becomes of it is told by events.
@@ -53,8 +71,10 @@ async def send(request: Request, response: Response, context: InContext, caller:
     It comes as JSON; as a form, whose part `message` is that JSON and whose parts `attachment`, `inline` and `alternative` are
     files, an inline one named by its Content-ID or else its file name; or as a whole message, in JSON or as `message/rfc822`.
 
-    A recipient on the suppression list gets a delivery in state `suppressed` and no mail.
+    A recipient on the suppression list gets a delivery in state `suppressed` and no mail. What a sandbox key hands in is
+    taken in the same way, and goes nowhere.
     """
+    key = header_key(request)
     body, content_type = await request.body(), request.headers.get("content-type", "")
     large = len(body) > _LOOP_MAY_READ
     submission = (
@@ -62,16 +82,11 @@ async def send(request: Request, response: Response, context: InContext, caller:
         if large
         else read_submission(caller, content_type, body)
     )
-    submitted = await context.submitter.submit(submission)
+    submitted = await context.submitter.submit(replace(submission, idempotency_key=key))
     response.headers["Location"] = f"/v1/messages/{submitted.id}"
-    return SentMessage(
-        id=str(submitted.id),
-        message_id=submitted.message_id,
-        deliveries=[
-            SentDelivery(id=str(d.id), recipient=d.recipient, from_id=d.from_id, state=d.state)
-            for d in submitted.deliveries
-        ],
-    )
+    if submitted.replayed:
+        response.headers[REPLAYED] = "true"
+    return SentMessage.of(submitted)
 
 
 @router.get(
@@ -83,7 +98,7 @@ async def send(request: Request, response: Response, context: InContext, caller:
 async def get(message: Id, context: InContext, caller: AccountAuth) -> Message:
     """Return a message with its deliveries and every attempt at them."""
     async with context.read() as connection:
-        detail = await get_message(connection, caller.account_id, int(message))
+        detail = await get_message(connection, caller.account_id, int(message), stream=caller.stream)
     if detail is None:
         raise NotFound(f"there is no message {message} in this account")
     return Message.of(detail)

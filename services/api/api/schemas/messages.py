@@ -9,6 +9,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from api.schemas.base import Base64, Input, Moment, Output, PageOf, Text, Time, example
 from api.schemas.mailbox import split_mailbox
+from shared.db.accept import AcceptedMessage
 from shared.db.messages import AttemptView, DeliveryDetail, DeliveryView, MessageDetail
 from shared.lifecycle import DeliveryState
 
@@ -191,6 +192,18 @@ class SentMessage(Output):
     message_id: str = Field(description="The Message-ID header, with its angle brackets.")
     deliveries: list[SentDelivery] = Field(description="One for each of to, cc and bcc (or recipients), in this order.")
 
+    @classmethod
+    def of(cls, message: AcceptedMessage) -> "SentMessage":
+        """Show an accepted message."""
+        return cls(
+            id=str(message.id),
+            message_id=message.message_id,
+            deliveries=[
+                SentDelivery(id=str(d.id), recipient=d.recipient, from_id=d.from_id, state=d.state)
+                for d in message.deliveries
+            ],
+        )
+
 
 class Attempt(Output):
     """One SMTP try."""
@@ -308,6 +321,7 @@ class Message(Output):
             "subject": "Grüße",
             "size": 1843,
             "smtputf8": False,
+            "test": False,
             "extra": {"order": "4711"},
             "tags": ["welcome"],
             "deliveries": [{**_DELIVERY, "attempts": [_ATTEMPT]}],
@@ -324,6 +338,7 @@ class Message(Output):
     smtputf8: bool = Field(
         description="Whether it can only be sent to hosts that know internationalised mail (RFC 6531)."
     )
+    test: bool = Field(description="Whether a sandbox key handed it in: its outcomes are simulated.")
     extra: dict[str, str]
     tags: list[str]
     deliveries: list[DeliveryWithAttempts]
@@ -341,6 +356,7 @@ class Message(Output):
             subject=view.subject,
             size=view.size,
             smtputf8=view.smtputf8,
+            test=view.is_test,
             extra=dict(view.extra),
             tags=list(view.tags),
             deliveries=[DeliveryWithAttempts.detail(delivery) for delivery in detail.deliveries],
