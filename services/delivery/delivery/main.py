@@ -9,6 +9,7 @@ from random import Random
 from delivery import __name__ as service
 from delivery.config import Settings
 from delivery.dial import Dialer, DialSettings
+from delivery.dsn import DsnWriter
 from delivery.ledger import Ledger
 from delivery.outcome import lost_too_often
 from delivery.pipeline import Courier, Tools
@@ -66,6 +67,7 @@ async def run(stop: asyncio.Event) -> None:
         metrics = Metrics(service)
         tools = _tools(settings, pool, bus, lease)
         worker = Worker(claims, Courier(tools, metrics), lease, _sizes(settings), Random())  # noqa: S311 - jitter, not a secret
+        dsns = DsnWriter(pool, settings.hostname, metrics)
         sessions = metrics.gauge("sessions", "Slots being served: SMTP sessions at most.")
         sessions.set_function(lambda: float(len(worker.serving)))
         bus.listen(Subject.DELIVERY_DUE, lambda _: worker.heard.set(), group=service)
@@ -86,6 +88,7 @@ async def run(stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(lease.run(beating, lambda _: worker.heard.set()))
             group.create_task(_work(worker, tools, stop, beating))
+            group.create_task(dsns.run(stop, poll_seconds=settings.poll_seconds, random=Random()))  # noqa: S311 - jitter, not a secret
 
 
 def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease) -> Tools:

@@ -1,6 +1,6 @@
 """What an attempt's result means: delivered, tried again later, or failed. The protocol code reports, this file decides."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
 
@@ -8,7 +8,11 @@ from shared.db.outcomes import AttemptFacts, Outcome, Source
 from shared.db.workers import MAX_LOSSES
 from shared.events import Category, EventType
 from shared.mail.classify import classify
-from shared.worker.backoff import DELIVERY_DEFAULT, DELIVERY_SCHEDULES
+from shared.worker.backoff import DELIVERY_DEFAULT, DELIVERY_MOX, DELIVERY_SCHEDULES, Schedule
+
+_LATE = timedelta(hours=4)
+_LATE_FOR_MOX = 5
+"""Attempts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,32 @@ def decide(tried: Tried, result: Result, *, now: datetime, random: Random) -> Ou
     if result.accepted:
         return _outcome(tried, result, EventType.DELIVERED)
     if not _is_permanent(result):
-        schedule = DELIVERY_SCHEDULES.get(tried.retry_schedule, DELIVERY_DEFAULT)
-        wait = schedule.next_wait(tried.attempt, now - tried.accepted_at, random)
+        schedule, age = DELIVERY_SCHEDULES.get(tried.retry_schedule, DELIVERY_DEFAULT), now - tried.accepted_at
+        wait = schedule.next_wait(tried.attempt, age, random)
         if wait is not None:
-            return _outcome(tried, result, EventType.DELAYED, retry_in=wait)
+            outcome = _outcome(tried, result, EventType.DELAYED, retry_in=wait)
+            late = _is_late(schedule, tried.attempt, age + wait)
+            return replace(outcome, late=late, tried_for=_tried_for(schedule, tried.attempt, age, wait))
     return _outcome(tried, result, EventType.FAILED)
+
+
+def _is_late(schedule: Schedule, attempt: int, age_at_next: timedelta) -> bool:
+    """Say whether the sender should know by now: mox tells after the fifth attempt; else when the next comes at an age of four hours or more."""
+    if schedule.name == DELIVERY_MOX.name:
+        return attempt >= _LATE_FOR_MOX
+    return age_at_next >= _LATE
+
+
+def _tried_for(schedule: Schedule, attempt: int, age: timedelta, wait: timedelta) -> timedelta:
+    """Return when the schedule's last attempt comes, from now on and jitter apart; the next one comes after ``wait``."""
+    rest = timedelta()
+    while schedule.max_attempts is None or attempt < schedule.max_attempts:
+        following = schedule.waits[min(attempt, len(schedule.waits)) - 1]
+        if schedule.give_up_after is not None and age + rest + following > schedule.give_up_after:
+            break
+        rest += following
+        attempt += 1
+    return max(rest, wait)
 
 
 def _is_permanent(result: Result) -> bool:
