@@ -56,6 +56,11 @@ class Dialer:
         self._context = context or opportunistic_context()
         self._idle = IdleSessions(settings.idle_seconds)
 
+    @property
+    def source_ip(self) -> str | None:
+        """Our address that sessions come from; None where the system chooses."""
+        return self._settings.source_ip
+
     async def dial(self, site: SiteName, *, anew: bool = False) -> "Line":
         """Return a line to the first hop of ``site`` that takes us, over a session that waits for mail if there is one.
 
