@@ -25,6 +25,7 @@ _ACCOUNT = {
     "Messages a day": "messages_per_day",
     "New recipients a day": "first_time_recipients_per_day",
     "Retry schedule": "retry_schedule",
+    "Tells senders by mail": "dsn_to_sender",
 }
 _ADDRESSES = {"id": "id", "address": "address"}
 
@@ -51,6 +52,12 @@ class AccountOptions:
     first_time_recipients_per_day: Annotated[int | None, typer.Option(help="Limit; none without it.")] = None
     retry_schedule: Annotated[
         str | None, typer.Option(help="default (three days), mox, or one of `retry-schedule list`.")
+    ] = None
+    dsn_to_sender: Annotated[
+        bool | None,
+        typer.Option(
+            "--dsn-to-sender/--no-dsn-to-sender", help="Tell senders by mail what is not delivered or late; no without it."
+        ),
     ] = None
 
 

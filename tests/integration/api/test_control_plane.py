@@ -11,6 +11,7 @@ async def test_from_an_empty_account_to_the_first_mail(start_api: StartApi, demo
         api = await start_api(dns_servers=dns.address)
         async with api.client(demo.admin_key) as operator:
             account = (await operator.post("/v1/accounts", json={"name": "Engines", "retry_schedule": "mox"})).json()
+            assert account["dsn_to_sender"] is False
             base = f"/v1/accounts/{account['id']}"
             made = await operator.post(
                 f"{base}/domains", json={"name": "Engines.Example", "bounce_domain": "b.engines.example"}

@@ -55,8 +55,9 @@ async def installation(
 async def test_from_nothing_to_a_login(installation: Installation) -> None:
     run = installation.run
     assert "no accounts yet" in (await run("account", "list")).out
-    account = (await run("account", "create", "Engines", "--messages-per-day", "1000", "--json")).json()
-    assert account["messages_per_day"] == 1000
+    options = ("--messages-per-day", "1000", "--dsn-to-sender")
+    account = (await run("account", "create", "Engines", *options, "--json")).json()
+    assert (account["messages_per_day"], account["dsn_to_sender"]) == (1000, True)
     shown = (await run("account", "show", account["id"])).out
     assert re.search(r"Name +Engines\n", shown)
 

@@ -30,6 +30,7 @@ async def create(new: NewAccount, context: InContext, _caller: OperatorAuth) -> 
         messages_per_day=new.messages_per_day,
         first_time_recipients_per_day=new.first_time_recipients_per_day,
         retry_schedule=new.retry_schedule,
+        dsn_to_sender=new.dsn_to_sender,
     )
     async with context.change(Subject.CONFIG_CHANGED, "accounts") as session:
         row = await accounts.create_account(session, new.name, options)

@@ -16,6 +16,7 @@ _ACCOUNT: dict[str, object] = {
     "messages_per_day": None,
     "first_time_recipients_per_day": None,
     "retry_schedule": "default",
+    "dsn_to_sender": False,
 }
 _ADDRESS: dict[str, object] = {"id": "5", "address": "ada@example.com"}
 
@@ -35,6 +36,10 @@ class NewAccount(Input):
         max_length=64,
         description="`default` (three days), `mox` (eight attempts), or one that an operator made.",
     )
+    dsn_to_sender: bool = Field(
+        default=False,
+        description="Whether a status notification (RFC 3464) comes to the return path of mail that is not delivered, and once of mail that is late. Events tell of both in any case.",
+    )
 
 
 class Account(Output):
@@ -51,6 +56,7 @@ class Account(Output):
     messages_per_day: int | None
     first_time_recipients_per_day: int | None
     retry_schedule: str
+    dsn_to_sender: bool
 
     @classmethod
     def of(cls, row: Row) -> "Account":
@@ -65,6 +71,7 @@ class Account(Output):
             messages_per_day=row.messages_per_day,
             first_time_recipients_per_day=row.first_time_recipients_per_day,
             retry_schedule=row.retry_schedule,
+            dsn_to_sender=row.dsn_to_sender,
         )
 
 
