@@ -56,7 +56,8 @@ class AccountOptions:
     dsn_to_sender: Annotated[
         bool | None,
         typer.Option(
-            "--dsn-to-sender/--no-dsn-to-sender", help="Tell senders by mail what is not delivered or late; no without it."
+            "--dsn-to-sender/--no-dsn-to-sender",
+            help="Tell senders by mail what is not delivered or late; no without it.",
         ),
     ] = None
 

@@ -15,6 +15,7 @@ from shared.db import dsns
 from shared.db.dsns import Owed, OwnDsn
 from shared.db.engine import CONNECTION_LOST, Pool, with_fresh_plans
 from shared.db.ids import IdBlocks
+from shared.db.transaction import NoBell, transaction
 from shared.events import EventType
 from shared.mail import headers
 from shared.mail.address import Address, parse
@@ -68,7 +69,8 @@ class DsnWriter:
     async def _write(self) -> bool:
         self._taken = []
         limit = 1 if self._one_by_one else _BATCH
-        async with self._pool.acquire() as connection, connection.transaction():
+        # Nobody is rung: there is no event, and nothing that waits for it.
+        async with transaction(self._pool, NoBell()) as (connection, _):
             self._taken = await dsns.take(connection, limit)
             ids = await self._ids.take(connection, len(self._taken))
             written = [

@@ -19,6 +19,9 @@ from shared.events import EventType
 from shared.mail.dsn import Action, Dsn, read_dsn
 from shared.mail.mime import read
 
+PATH = "me+abcdefghijklmnopqrstuvwxyz@ours.test"
+REFUSAL = "550-5.1.1 no such user here,\r\n550 5.1.1 look at https://b.test/help"
+
 
 async def one(site: Site) -> asyncpg.Record:
     """Have the notification written that is owed, and return it."""
@@ -43,35 +46,31 @@ async def due_again(site: Site, *, attempt: int | None = None, hours: float = 0)
     await site.pool.execute("INSERT INTO delivery_wake SELECT lane_id FROM delivery_queue")
 
 
+async def refused(site: Site) -> asyncpg.Record:
+    """Have a mail refused whose return path has a from_id, and return the notification of it."""
+    (delivery,) = await site.accept("gone@b.test", content=CONTENT)
+    await site.pool.execute("UPDATE delivery SET mail_from = $1 WHERE id = $2", PATH, delivery)
+    async with in_order(await site.start()), writing(site):
+        await eventually(lambda: stored(site))
+    (row,) = await stored(site)
+    return row
+
+
 async def test_a_refusal_comes_back_as_a_mail_in_three_parts(open_site: OpenSite) -> None:
-    reply = "550-5.1.1 no such user here,\r\n550 5.1.1 look at https://b.test/help"
-    async with ScriptedSmtpServer(Script(rcpt={"gone@b.test": reply})) as server:
+    async with ScriptedSmtpServer(Script(rcpt={"gone@b.test": REFUSAL})) as server:
         site = await open_site(server)
         await wants(site)
-        path = "me+abcdefghijklmnopqrstuvwxyz@ours.test"
-        (delivery,) = await site.accept("gone@b.test", content=CONTENT)
-        await site.pool.execute("UPDATE delivery SET mail_from = $1", path)
-        async with in_order(await site.start()), writing(site):
-            await eventually(lambda: stored(site))
-        (row,) = await stored(site)
-
-    assert (row["account_id"], row["delivery_id"], row["kind"], row["state"]) == (
-        site.room.account_id,
-        delivery,
-        "own_dsn",
-        "filed",
-    )
-    assert (row["mail_from"], row["recipient"], row["remote_ip"], row["size"]) == ("", path, "", len(row["bytes"]))
-    assert row["bytes"].startswith(f"Return-Path: <>\r\nDelivered-To: {path}\r\n".encode())
+        row = await refused(site)
+        original = await site.pool.fetchval("SELECT message_id FROM message")
     message, dsn = parsed(row["bytes"])
+    assert row["bytes"].startswith(f"Return-Path: <>\r\nDelivered-To: {PATH}\r\n".encode())
     assert message.get_content_type() == "multipart/report"
     assert message["Content-Type"].params["report-type"] == "delivery-status"
     assert message["From"].addresses[0].addr_spec == "postmaster@us.test"
-    assert message["To"] == path
+    assert message["To"] == PATH
     assert message["Subject"] == row["subject"] == "Your message could not be delivered"
     assert message["Message-ID"] == row["message_id"]
-    assert message["References"] == await site.pool.fetchval("SELECT message_id FROM message")
-    assert message["DKIM-Signature"] is None
+    assert message["References"] == original
     assert [part.get_content_type() for part in message.iter_parts()] == [
         "text/plain",
         "message/delivery-status",
@@ -81,29 +80,42 @@ async def test_a_refusal_comes_back_as_a_mail_in_three_parts(open_site: OpenSite
     assert "gone@b.test" in text
     assert "look at https://b.test/help" in text
     assert b"The body that nobody gets back" not in row["bytes"]
-    assert (
-        dsn.returned_headers.replace(b"\n", b"\r\n").replace(b"\r\r", b"\r") == CONTENT.split(b"\r\n\r\n")[0] + b"\r\n"
-    )
+    assert dsn.returned_headers.splitlines() == CONTENT.split(b"\r\n\r\n")[0].splitlines()
 
+
+async def test_the_fields_of_a_refusal_say_who_when_and_why(open_site: OpenSite) -> None:
+    async with ScriptedSmtpServer(Script(rcpt={"gone@b.test": REFUSAL})) as server:
+        site = await open_site(server)
+        await wants(site)
+        _, dsn = parsed((await refused(site))["bytes"])
+        accepted = await site.pool.fetchval("SELECT created_at FROM delivery")
+        tried = await site.pool.fetchval("SELECT started_at FROM attempt")
     (about,) = dsn.recipients
     assert dsn.reporting_mta == "us.test"
-    accepted = await site.pool.fetchval("SELECT created_at FROM delivery")
     assert dsn.arrival_date == accepted.replace(microsecond=0)
     assert (about.final_recipient, about.action, about.status) == ("gone@b.test", Action.FAILED, "5.1.1")
-    assert (about.reply_code, about.diagnostic) == (
-        550,
-        "550 5.1.1 no such user here, 5.1.1 look at https://b.test/help",
-    )
+    assert about.reply_code == 550
+    assert about.diagnostic == "550 5.1.1 no such user here, 5.1.1 look at https://b.test/help"
     assert about.remote_mta.startswith("127.0.0.1")
-    tried = await site.pool.fetchval("SELECT started_at FROM attempt")
     assert about.last_attempt == tried.replace(microsecond=0)
     assert about.will_retry_until is None
-    # No event but that of the delivery, and nothing to be read: no webhook, and no report that would settle anything.
-    assert await site.pool.fetchval("SELECT count(*) FROM event") == 1
-    assert await site.pool.fetchval("SELECT count(*) FROM inbound_queue") == 0
-    assert await site.pool.fetchval("SELECT count(*) FROM report") == 0
-    kept = await site.pool.fetchval("SELECT keep_until - received_at FROM inbound_message")
-    assert kept.total_seconds() == 259_200
+
+
+async def test_a_notification_is_stored_as_read_mail_of_the_account_and_makes_no_event(open_site: OpenSite) -> None:
+    async with ScriptedSmtpServer(Script(rcpt={"gone@b.test": REFUSAL})) as server:
+        site = await open_site(server)
+        await wants(site)
+        row = await refused(site)
+        delivery = await site.pool.fetchval("SELECT id FROM delivery")
+        owner = (row["account_id"], row["delivery_id"], row["kind"], row["state"])
+        assert owner == (site.room.account_id, delivery, "own_dsn", "filed")
+        wire = (row["mail_from"], row["recipient"], row["remote_ip"], row["helo"], row["size"])
+        assert wire == ("", PATH, "", "", len(row["bytes"]))
+        assert (row["keep_until"] - row["received_at"]).total_seconds() == 259_200
+        # No event but that of the delivery, and nothing to be read: no webhook, and no report that would settle anything.
+        assert await site.pool.fetchval("SELECT count(*) FROM event") == 1
+        assert await site.pool.fetchval("SELECT count(*) FROM inbound_queue") == 0
+        assert await site.pool.fetchval("SELECT count(*) FROM report") == 0
 
 
 async def test_a_mail_that_is_refused_for_now_to_the_end_has_failed_with_the_reply_it_got(open_site: OpenSite) -> None:
