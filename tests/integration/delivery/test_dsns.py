@@ -187,6 +187,7 @@ async def test_other_schedules_tell_of_a_delay_once_it_will_be_four_hours(open_s
                 count = len(await site.events(delivery)) + 1
                 await due_again(site, hours=hours)
                 await eventually(lambda count=count: _has_events(site, delivery, count))
+                assert await owed(site) == 1  # a quarter of an hour later it would be more than four hours old
         (about,) = parsed((await one(site))["bytes"])[1].recipients
         assert about.action is Action.DELAYED
         assert about.will_retry_until is not None

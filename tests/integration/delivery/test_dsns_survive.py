@@ -100,6 +100,24 @@ async def test_writers_share_the_work_and_write_each_once(open_site: OpenSite) -
         assert len({row["message_id"] for row in rows}) == 150
 
 
+async def test_who_is_busy_with_some_keeps_nobody_from_the_others(open_site: OpenSite, database_url: str) -> None:
+    async with ScriptedSmtpServer() as server:
+        site = await open_site(server)
+        await wants(site)
+        await fail(site, "a@b.test", "b@b.test", "c@b.test")
+        other = await asyncpg.connect(database_url)
+        async with other.transaction():
+            await other.execute("SELECT FROM dsn_pending ORDER BY event_id LIMIT 1 FOR UPDATE")
+            async with writing(site):
+                await eventually(lambda: _written(site, 2))
+        await other.close()
+        assert await owed(site) == 1
+
+
+async def _written(site: Site, count: int) -> bool:
+    return len(await stored(site)) == count
+
+
 async def test_one_that_cannot_be_composed_or_stored_is_let_go_and_the_others_are_written(open_site: OpenSite) -> None:
     async with ScriptedSmtpServer() as server:
         site = await open_site(server)

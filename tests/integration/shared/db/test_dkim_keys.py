@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from fakes.waiting import eventually
 from shared.db import dkim_keys, domains
 from shared.db.dkim_keys import MOST_ACTIVE, MOST_KEYS, Signing
 from shared.errors import AddressInvalid, Conflict, NotFound, SecretUnreadable, ValidationFailed
@@ -111,6 +112,10 @@ async def test_a_domain_has_so_many_keys_and_no_more(sessions: Sessions, domain:
         await _make(sessions, ring, domain, "more", active=False)
 
 
+async def _somebody_waits(connection: Raw) -> bool:
+    return await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1
+
+
 async def test_a_domain_that_requires_signatures_keeps_a_key_that_signs(
     sessions: Sessions, connection: Raw, domain: Domain, ring: KeyRing
 ) -> None:
@@ -123,11 +128,13 @@ async def test_a_domain_that_requires_signatures_keeps_a_key_that_signs(
     one, two = [await _make(sessions, ring, domain, selector) for selector in ("one", "two")]
     assert (await require(required=True)).dkim_required
     assert (await dkim_keys.signing_of(connection, domain.account_id, domain.name)).required
-    # Both at once: one of them stays.
-    done = await asyncio.gather(
-        *(_switch(sessions, domain, key, active=False) for key in (one, two)), return_exceptions=True
-    )
-    assert sorted(type(outcome).__name__ for outcome in done) == ["Conflict", "DkimKey"]
+    # Both at once: the second waits for the first, and stays.
+    async with sessions() as session, session.begin():
+        await dkim_keys.set_dkim_key_active(session, domain.account_id, domain.id, one.id, active=False)
+        second = asyncio.create_task(_switch(sessions, domain, two, active=False))
+        await eventually(lambda: _somebody_waits(connection))
+    with pytest.raises(Conflict, match="only active key"):
+        await second
     sender = await domains.sender_allowed(connection, domain.account_id, "api_key", parse("a@example.com"))
     assert sender is not None
     assert not sender.unsigned
