@@ -15,6 +15,7 @@ from shared.clock import Clock, utc_now
 from shared.errors import (
     AddressInvalid,
     BadInput,
+    FromIdTaken,
     FromNotAllowed,
     PosthouseError,
     TooLarge,
@@ -130,19 +131,26 @@ def reply_to(error: PosthouseError) -> Reply:
     """Return the reply to what is wrong with a submission."""
     match error:
         case FromNotAllowed() if error.facts.get("domain_disabled"):
-            return _DISABLED
+            reply = _DISABLED
         case FromNotAllowed():
-            return Reply(550, "5.7.1", error.message)
+            reply = Reply(550, "5.7.1", error.message)
         case AddressInvalid() | ValidationFailed() if (error.field or "").startswith("raw.from"):
-            return Reply(550, "5.6.0", error.message)
+            reply = Reply(550, "5.6.0", error.message)
+        case ValidationFailed() if error.facts.get("one_recipient"):
+            reply = Reply(554, "5.5.3", error.message)
+        case FromIdTaken() | ValidationFailed() if (
+            error.field == "mail_from"
+        ):  # as mox; RFC 3463 3.2 calls it bad syntax of the sender
+            reply = Reply(554, "5.1.7", error.message)
         case TooLarge():
-            return Reply(552, "5.3.4", error.message)
+            reply = Reply(552, "5.3.4", error.message)
         case BadInput():
-            return Reply(554, "5.6.0", error.message)
+            reply = Reply(554, "5.6.0", error.message)
         case Unavailable():
-            return Reply(451, "4.3.0", error.message)
+            reply = Reply(451, "4.3.0", error.message)
         case _:
             raise error
+    return reply
 
 
 def _of(caller: AccountCaller) -> Submission:

@@ -21,6 +21,7 @@ from shared.errors import (
     RecipientLimitReached,
 )
 from shared.lifecycle import DeliveryState
+from shared.mail.address import parse
 
 Connection = asyncpg.Connection
 
@@ -162,7 +163,9 @@ async def test_a_from_id_that_a_client_chose_is_unique_while_its_delivery_is_kep
 ) -> None:
     async def chosen(token: str) -> NewMessage:
         [message] = await room.messages(["grace@example.org"])
-        delivery = replace(message.deliveries[0], from_id=token, client_chose_from_id=True)
+        delivery = replace(
+            message.deliveries[0], mail_from=f"Me+{token}@ours.test", from_id=token, client_chose_from_id=True
+        )
         return replace(message, deliveries=(delivery,))
 
     first, same, folded, twin, another = [await chosen(t) for t in ("abc", "abc", "ABC", "x", "x")]
@@ -172,7 +175,10 @@ async def test_a_from_id_that_a_client_chose_is_unique_while_its_delivery_is_kep
         twin.id,
         "from_id_taken",
     ]
-    assert await client_from_ids.find(connection, room.account_id, "Abc") == first.deliveries[0].id
+    assert await client_from_ids.find(connection, room.account_id, parse("mE+Abc@ours.test")) == first.deliveries[0].id
+    for stranger in ("you+abc@ours.test", "me+abc@theirs.test", "me+abcd@ours.test", "abc@ours.test", "me@ours.test"):
+        assert await client_from_ids.find(connection, room.account_id, parse(stranger)) is None
+    assert await client_from_ids.find(connection, room.account_id + 1, parse("me+abc@ours.test")) is None
     await connection.execute("UPDATE delivery SET keep_until = now() WHERE id = $1", first.deliveries[0].id)
     assert ids(await take(connection, same)) == [same.id]
     assert isinstance((await take(connection, folded))[0], FromIdTaken)
