@@ -239,12 +239,13 @@ class Submitter:
             smtputf8=composed.smtputf8 or not all(mailbox.address.is_ascii for mailbox in message.recipients),
             require_tls=submission.require_tls,
             extra=orjson.dumps(dict(message.extra)).decode() if message.extra else None,
-            tags=submission.tags or None,
+            tags=message.tags or None,
             deliveries=deliveries,
-            expires_at=submission.expires_at,
-            save_sent=submission.save_sent,
+            send_at=submission.send_at,
+            expires_at=message.expires_at,
+            save_sent=message.save_sent,
             bcc=headers.address_list("Bcc", message.bcc, utf8=composed.smtputf8).decode()
-            if submission.save_sent and message.bcc
+            if message.save_sent and message.bcc
             else None,
             is_test=submission.caller.is_test,
         )

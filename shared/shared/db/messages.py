@@ -1,7 +1,7 @@
 """Messages and deliveries as people read them. Nothing here writes; a live delivery's state is read off its queue row."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,12 +10,19 @@ import asyncpg
 from shared.db import inputs, paging
 from shared.db.engine import Connection
 from shared.db.paging import Page
+from shared.db.tags import tagged_messages
 from shared.lifecycle import DeliveryState, live_state
 
 SCANNED = 20_000
 """Deliveries that one page looks at; a filter that few match gives a short page and a cursor, never a slow query."""
 
+TAGGED_SCANNED = 200
+"""Messages that one page looks at where tags are not all that is asked for."""
+
 _CURSOR = "delivery"
+_TAGGED_CURSOR = "tagged"
+_MESSAGE_CURSOR = "message"
+_LARGEST = 2**63 - 1
 _CHUNKS_AT_ONCE = 4
 _RECIPIENT_CHARACTERS = 1000
 
@@ -85,6 +92,11 @@ class MessageView:
     smtputf8: bool
     extra: Mapping[str, str]
     tags: tuple[str, ...]
+    send_at: datetime | None
+    """When its sender wanted it to be tried first; None: at once."""
+    expires_at: datetime | None
+    require_tls: bool | None
+    save_sent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +115,8 @@ class DeliveryFilter:
     message_id: int | None = None
     recipient: str | None = None
     """The whole address as it was stored."""
+    tags: tuple[str, ...] = ()
+    """All of which their message has."""
 
 
 _DELIVERY = """
@@ -111,9 +125,15 @@ d.id, d.message_id, d.recipient, d.mail_from, d.from_id, d.state, d.attempts, d.
     q.worker_id IS NOT NULL AS claimed, q.started_at IS NOT NULL AS started, q.attempt
 """
 _MESSAGE = """
-SELECT id, created_at, door, message_id, sender, subject, size, smtputf8, extra::text AS extra, tags
-FROM message WHERE account_id = $1 AND id = $2
+SELECT id, created_at, door, message_id, sender, subject, size, smtputf8, extra::text AS extra, tags, send_at, expires_at, require_tls, save_sent
+FROM message
 """
+_MESSAGE_OF_ID = _MESSAGE + "WHERE account_id = $1 AND id = $2"
+# As _SCAN below: only message_account can serve it.
+_MESSAGES = (
+    _MESSAGE + "WHERE account_id >= $1 AND (account_id, id) < ($1, $2) ORDER BY account_id DESC, id DESC LIMIT $3"
+)
+_MESSAGES_OF_IDS = _MESSAGE + "WHERE account_id = $1 AND id = ANY ($2::bigint[]) ORDER BY id DESC"
 _OF_MESSAGE = f"""
 SELECT {_DELIVERY} FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
 WHERE d.account_id = $1 AND d.message_id = $2 ORDER BY d.id
@@ -140,6 +160,13 @@ SELECT * FROM delivery WHERE account_id >= $1 AND (account_id, id) < ($1, $2) OR
 _SCAN_MESSAGE = """
 SELECT * FROM (SELECT * FROM delivery WHERE message_id = $7 AND account_id = $1 AND id < $2 OFFSET 0) of_message ORDER BY id DESC LIMIT $3
 """
+# Messages in order, each with its deliveries: what is not older than the place reached is left out.
+_TAGGED = f"""
+SELECT {_DELIVERY} FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
+WHERE d.message_id = ANY ($2::bigint[]) AND d.account_id = $1 AND (d.message_id, d.id) < ($3, $4)
+    AND ($6::text IS NULL OR {_STATE} = $6) AND ($7::text IS NULL OR d.recipient = $7) AND ($8::bigint IS NULL OR d.message_id = $8)
+ORDER BY d.message_id DESC, d.id DESC LIMIT $5
+"""
 # The last row scanned comes along even where nothing matches, so that the next page can begin there.
 _LIST = """
 WITH scanned AS MATERIALIZED ({scan}), last AS (SELECT min(id) AS id, count(*) AS n FROM scanned), found AS (
@@ -154,24 +181,32 @@ _BODY = "SELECT seq, bytes FROM message_body WHERE message_id = $1 AND seq >= $2
 
 async def get_message(connection: Connection, account_id: int, message_id: int) -> MessageDetail | None:
     """Return a message of an account with its deliveries and their attempts; None where the account has none of this id."""
-    row = await connection.fetchrow(_MESSAGE, account_id, inputs.row_id(message_id, "message"))
+    row = await connection.fetchrow(_MESSAGE_OF_ID, account_id, inputs.row_id(message_id, "message"))
     if row is None:
         return None
     rows = await connection.fetch(_OF_MESSAGE, account_id, message_id)
     attempts = await _attempts(connection, [r["id"] for r in rows])
-    message = MessageView(
-        id=row["id"],
-        created_at=row["created_at"],
-        door=row["door"],
-        message_id=row["message_id"],
-        sender=row["sender"],
-        subject=row["subject"],
-        size=row["size"],
-        smtputf8=row["smtputf8"],
-        extra=json.loads(row["extra"]) if row["extra"] is not None else {},
-        tags=tuple(row["tags"] or ()),
+    return MessageDetail(
+        _message(row), tuple(DeliveryDetail(_delivery(r), tuple(attempts.get(r["id"], ()))) for r in rows)
     )
-    return MessageDetail(message, tuple(DeliveryDetail(_delivery(r), tuple(attempts.get(r["id"], ()))) for r in rows))
+
+
+async def list_messages(
+    connection: Connection, account_id: int, tags: Sequence[str] = (), *, cursor: str | None = None, limit: int = 50
+) -> Page[MessageView]:
+    """Return a page of the messages of an account that have all of some tags, the newest first.
+
+    Raises:
+        ValidationFailed: cursor, limit or tags are not usable.
+    """
+    size = inputs.page_size(limit)
+    before = paging.decode(_MESSAGE_CURSOR, cursor)[0] if cursor else _LARGEST
+    if not tags:
+        views = [_message(row) for row in await connection.fetch(_MESSAGES, account_id, before, size + 1)]
+        return paging.page(_MESSAGE_CURSOR, [(view.id, view) for view in views], size)
+    tagged = await tagged_messages(connection, account_id, tags, newest=before - 1, limit=size)
+    views = [_message(row) for row in await connection.fetch(_MESSAGES_OF_IDS, account_id, tagged.message_ids)]
+    return Page(views, None if tagged.next_id is None else paging.encode(_MESSAGE_CURSOR, tagged.next_id + 1))
 
 
 async def get_delivery(connection: Connection, account_id: int, delivery_id: int) -> DeliveryDetail | None:
@@ -193,16 +228,19 @@ async def list_deliveries(
 ) -> Page[DeliveryView]:
     """Return a page of the deliveries of an account, the newest first.
 
-    A page looks at no more than 20,000 deliveries: it may be short, or empty, and still have a next one.
+    A page looks at no more than 20,000 deliveries: it may be short, or empty, and still have a next one. With tags it looks at
+    no more than 200 messages, and the newest message comes first, with the newest of its deliveries.
 
     Raises:
-        ValidationFailed: cursor, limit or recipient are not usable.
+        ValidationFailed: cursor, limit, recipient or tags are not usable.
     """
     filters = wanted or DeliveryFilter()
     if filters.recipient is not None:
         inputs.text(filters.recipient, field="recipient", longest=_RECIPIENT_CHARACTERS)
     size = inputs.page_size(limit)
-    before = paging.decode(_CURSOR, cursor)[0] if cursor else 2**63 - 1
+    if filters.tags:
+        return await _list_tagged(connection, account_id, filters, cursor, size)
+    before = paging.decode(_CURSOR, cursor)[0] if cursor else _LARGEST
     # Without a filter on rows, the first ones looked at are the page.
     scanned = size + 1 if filters.state is None and filters.recipient is None else SCANNED
     arguments: list[object] = [
@@ -221,6 +259,32 @@ async def list_deliveries(
     if page.next_cursor is None and rows[0]["scanned"] == scanned:
         return Page(page.items, paging.encode(_CURSOR, rows[0]["last_id"]))
     return page
+
+
+async def _list_tagged(
+    connection: Connection, account_id: int, filters: DeliveryFilter, cursor: str | None, size: int
+) -> Page[DeliveryView]:
+    message, delivery = paging.decode(_TAGGED_CURSOR, cursor, count=2) if cursor else (_LARGEST, _LARGEST)
+    only = inputs.row_id(filters.message_id, "message") if filters.message_id is not None else None
+    one_each = filters.state is None and filters.recipient is None  # each message has a delivery to show
+    tagged = await tagged_messages(
+        connection,
+        account_id,
+        filters.tags,
+        newest=message if only is None else min(message, only),
+        limit=1 if only is not None else size + 1 if one_each else TAGGED_SCANNED,
+    )
+    state = filters.state and filters.state.value
+    rows = await connection.fetch(
+        _TAGGED, account_id, tagged.message_ids, message, delivery, size + 1, state, filters.recipient, only
+    )
+    views = [_delivery(row) for row in rows]
+    if len(views) > size:
+        last = views[size - 1]
+        return Page(views[:size], paging.encode(_TAGGED_CURSOR, last.message_id, last.id))
+    if tagged.next_id is None or only is not None:
+        return Page(views, None)
+    return Page(views, paging.encode(_TAGGED_CURSOR, tagged.next_id, _LARGEST))
 
 
 def _list_sql(filters: DeliveryFilter) -> str:
@@ -249,6 +313,25 @@ async def _attempts(connection: Connection, delivery_ids: list[int]) -> dict[int
         values = dict(row)
         attempts.setdefault(values.pop("delivery_id"), []).append(AttemptView(**values))
     return attempts
+
+
+def _message(row: asyncpg.Record) -> MessageView:
+    return MessageView(
+        id=row["id"],
+        created_at=row["created_at"],
+        door=row["door"],
+        message_id=row["message_id"],
+        sender=row["sender"],
+        subject=row["subject"],
+        size=row["size"],
+        smtputf8=row["smtputf8"],
+        extra=json.loads(row["extra"]) if row["extra"] is not None else {},
+        tags=tuple(row["tags"] or ()),
+        send_at=row["send_at"],
+        expires_at=row["expires_at"],
+        require_tls=row["require_tls"],
+        save_sent=row["save_sent"],
+    )
 
 
 def _delivery(row: asyncpg.Record) -> DeliveryView:

@@ -32,6 +32,7 @@ class Message(SQLModel, table=True):
     extra: dict[str, str] | None = Field(default=None, sa_column=columns.json())
     tags: list[str] | None = Field(default=None, sa_column=columns.array(nullable=True))
     require_tls: bool | None = Field(default=None, sa_column=columns.flag(nullable=True))
+    send_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
     expires_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
     save_sent: bool = Field(default=False, sa_column=columns.flag(default=False))
     bcc: str | None = Field(default=None, sa_column=columns.words(nullable=True))

@@ -23,7 +23,7 @@ class Belongings:
 async def belongings(client: httpx.AsyncClient) -> Belongings:
     """What the demo account has."""
     suppression = (await client.post("/v1/suppressions", json={"address": "gone@example.org"})).json()
-    sent = (await client.post("/v1/messages", json={**HELLO, "to": ["gone@example.org"]})).json()
+    sent = (await client.post("/v1/messages", json={**HELLO, "to": ["gone@example.org"], "tags": ["ours"]})).json()
     endpoint = (await client.post("/v1/endpoints", json={"url": "https://app.example.com/hook"})).json()
     return Belongings(sent["id"], sent["deliveries"][0]["id"], suppression["id"], endpoint["id"])
 
@@ -50,8 +50,10 @@ async def test_another_accounts_things_are_not_there(
         "endpoints_rotate_secret": ("POST", f"/v1/endpoints/{belongings.endpoint}/rotate-secret"),
     }
     lists = {
+        "messages_list": ["/v1/messages", "/v1/messages?tag=ours"],
         "deliveries_list": [
             "/v1/deliveries",
+            "/v1/deliveries?tag=ours",
             f"/v1/deliveries?message_id={belongings.message}",
             "/v1/deliveries?recipient=gone@example.org",
         ],

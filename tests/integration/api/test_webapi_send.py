@@ -103,7 +103,6 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("50-colon", {**HELLO, "Headers": [["X:A", "b"]]}, "user"),
     ("50-empty", {**HELLO, "Headers": [[]]}, "user"),
     ("50-from", {**HELLO, "Headers": [["From", "x@y.example"]]}, "user"),
-    ("save-sent", {**HELLO, "SaveSent": True}, "user"),
 ]
 
 
@@ -151,6 +150,18 @@ async def test_case_41_a_release_in_59_days(there: World) -> None:
         "SELECT due_at FROM delivery_queue WHERE delivery_id = $1", sent["Submissions"][0]["QueueMsgID"]
     )
     assert due == datetime.fromisoformat(release)
+
+
+async def test_case_67_save_sent_is_kept_and_the_mail_names_no_bcc(there: World) -> None:
+    bcc = {"BCC": [{"Name": "Ada", "Address": "ada@example.org"}]}
+    for request, kept in (({**HELLO, **bcc, "SaveSent": True}, True), ({**HELLO, **bcc}, False)):
+        sent = await there.mox.call("Send", request)
+        row = await there.pool.fetchrow("SELECT * FROM message WHERE message_id = $1", sent["MessageID"])
+        assert row is not None
+        assert row["save_sent"] is kept
+        assert row["bcc"] == ('Bcc: "Ada" <ada@example.org>\r\n' if kept else None)
+        body = await there.pool.fetchval("SELECT bytes FROM message_body WHERE message_id = $1", row["id"])
+        assert b"ada@example.org" not in body
 
 
 async def test_case_42_a_release_in_the_past_is_now(there: World) -> None:

@@ -1,15 +1,21 @@
 """``/v1/messages``: hand in, and look up."""
 
 import asyncio
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
 
 from api.context import InContext
+from api.routes import answers
 from api.routes.guard import AccountAuth
-from api.routes.parameters import Id
+from api.routes.parameters import Id, Paging
 from api.routes.submissions import BODY, SubmissionRoute, read_submission
+from api.schemas.base import Text
 from api.schemas.messages import Message, SentDelivery, SentMessage
-from shared.db.messages import get_message
+from api.schemas.summaries import MessagePage, MessageSummary
+from shared.db.messages import get_message, list_messages
+from shared.db.tags import MOST_TAGS
 from shared.errors import (
     AddressInvalid,
     DatabaseUnavailable,
@@ -53,7 +59,7 @@ async def send(request: Request, response: Response, context: InContext, caller:
     It comes as JSON; as a form, whose part `message` is that JSON and whose parts `attachment`, `inline` and `alternative` are
     files, an inline one named by its Content-ID or else its file name; or as a whole message, in JSON or as `message/rfc822`.
 
-    A recipient on the suppression list gets a delivery in state `suppressed` and no mail.
+    A recipient on the suppression list gets a delivery in state `suppressed` and no mail; where `send_at` lies ahead, once it is due.
     """
     body, content_type = await request.body(), request.headers.get("content-type", "")
     large = len(body) > _LOOP_MAY_READ
@@ -68,10 +74,24 @@ async def send(request: Request, response: Response, context: InContext, caller:
         id=str(submitted.id),
         message_id=submitted.message_id,
         deliveries=[
-            SentDelivery(id=str(d.id), recipient=d.recipient, from_id=d.from_id, state=d.state)
+            SentDelivery(id=str(d.id), recipient=d.recipient, from_id=d.from_id, state=d.state, suppressed=d.suppressed)
             for d in submitted.deliveries
         ],
     )
+
+
+class MessageQuery(Paging):
+    """Which messages."""
+
+    tag: list[Text] = Field(default=[], max_length=MOST_TAGS, description="With this tag; repeated, with all of them.")
+
+
+@router.get("", operation_id="messages_list", summary="List messages", responses=answers.LIST)
+async def list_(context: InContext, caller: AccountAuth, query: Annotated[MessageQuery, Query()]) -> MessagePage:
+    """Return messages, the newest first, without what became of them."""
+    async with context.read() as connection:
+        page = await list_messages(connection, caller.account_id, query.tag, cursor=query.cursor, limit=query.limit)
+    return MessagePage(data=[MessageSummary.summary(view) for view in page.items], next_cursor=page.next_cursor)
 
 
 @router.get(

@@ -1,7 +1,6 @@
 """What all schemas share: strictness, text, times, files, pages."""
 
 import binascii
-import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -16,11 +15,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from api.moments import read_moment
+
 T = TypeVar("T", bound=BaseModel)
-
-# RFC 3339 5.6; the zone is part of it, because a time without one is a guess.
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
 
 _BASE64_AT_ONCE = 256 * 1024
 """Characters: whole groups of four."""
@@ -54,15 +51,14 @@ Text = Annotated[str, AfterValidator(_storable)]
 
 
 def _read_moment(value: object) -> datetime:
-    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+    try:
+        moment = read_moment(value) if isinstance(value, str) else None
+    except ValueError:
+        raise PydanticCustomError("time_value", "There is no such time") from None
+    if moment is None:
         raise PydanticCustomError(
             "time_format", "A time is text such as 2026-11-20T13:00:00Z, with its zone (RFC 3339)"
         )
-    try:
-        moment = datetime.fromisoformat(value.upper())
-        moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise PydanticCustomError("time_value", "There is no such time") from None
     return moment
 
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
 from api.caller import AccountCaller
 from api.metadata import waives_tls
 from api.smtp.logins import Logins
-from api.submission import Party, Submission
+from api.submission import FURTHEST_SEND, Party, Submission
 from api.submit import Submitter
 from shared.clock import Clock, utc_now
 from shared.errors import (
@@ -29,7 +29,6 @@ from shared.smtpd.future_release import KEYWORDS, HoldRefused, held_until, offer
 from shared.smtpd.grammar import Parameters
 
 MAIL_PARAMETERS = KEYWORDS | {"AUTH", "REQUIRETLS"}
-LONGEST_HOLD = timedelta(days=60)
 
 _NEEDS_TLS = Reply(523, "5.7.10", "REQUIRETLS needs TLS on this connection too")  # RFC 8689 4.1
 _TLS_VALUE = Reply(501, "5.5.4", "REQUIRETLS takes no value")  # RFC 8689 2
@@ -53,7 +52,7 @@ class SubmissionHandler:
 
     def ehlo_lines(self, session: Session) -> Sequence[str]:
         """Return what is offered beyond the core's own."""
-        lines = [offer(self._now(), LONGEST_HOLD)]
+        lines = [offer(self._now(), FURTHEST_SEND)]
         return [*lines, "REQUIRETLS"] if session.tls is not None else lines  # RFC 8689 2
 
     async def on_connect(self, session: Session) -> Reply | None:
@@ -124,7 +123,7 @@ class SubmissionHandler:
                 raise HoldRefused(_TLS_VALUE)
             if session.tls is None:
                 raise HoldRefused(_NEEDS_TLS)
-        held_until(params, self._now(), LONGEST_HOLD)
+        held_until(params, self._now(), FURTHEST_SEND)
 
 
 def reply_to(error: PosthouseError) -> Reply:
@@ -162,6 +161,6 @@ def _of(caller: AccountCaller) -> Submission:
 
 def _held(envelope: Envelope, moment: datetime) -> datetime | None:
     try:
-        return held_until(envelope.mail_params, moment, LONGEST_HOLD)
+        return held_until(envelope.mail_params, moment, FURTHEST_SEND)
     except HoldRefused:  # it was right at MAIL, and that moment has passed since
         return None

@@ -5,13 +5,13 @@ import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from api.caller import AccountCaller
 from api.context import Context
 from api.schemas.base import decode_base64
-from api.submission import Disposition, File, Party, Submission
+from api.submission import FURTHEST_SEND, Disposition, File, Party, Submission
 from api.webapi import values
 from api.webapi.faults import Fault
 from api.webapi.form import Call, FileField, Upload
@@ -21,7 +21,6 @@ from shared.mail import headers
 from shared.mail.address import parse
 
 _LOOP_MAY_DECODE = 64 * 1024
-_FURTHEST: Final = timedelta(days=60)
 _MESSAGE_ID: Final = re.compile(r"<[^<>\s]+>")
 _DISPOSITIONS: Final[dict[FileField, Disposition]] = {
     "alternativefile": "alternative",
@@ -211,6 +210,7 @@ def _completed(plain: Submission, request: SendRequest, uploads: Sequence[Upload
         extra=request.extra,
         send_at=_send_at(request),
         require_tls=request.require_tls,
+        save_sent=request.save_sent,
     )
 
 
@@ -238,8 +238,6 @@ def _send_at(request: SendRequest) -> datetime | None:
     """Return when to send, None for now; and refuse what cannot be promised."""
     now = utc_now()
     moment = request.future_release
-    if moment is not None and moment > now + _FURTHEST:
+    if moment is not None and moment > now + FURTHEST_SEND:
         raise Fault("user", "FutureRelease is more than 60 days ahead")
-    if request.save_sent:
-        raise Fault("user", "SaveSent is not available in this version: there are no mailboxes yet; leave it out")
     return moment if moment is not None and moment > now else None

@@ -14,6 +14,7 @@ _LIVE = "WITH (fillfactor=70, autovacuum_vacuum_scale_factor=0, autovacuum_vacuu
 
 _OPTIONS = (
     """ALTER TABLE message
+        ADD COLUMN send_at timestamptz,
         ADD COLUMN expires_at timestamptz,
         ADD COLUMN save_sent boolean NOT NULL DEFAULT false,
         ADD COLUMN bcc text,
