@@ -160,10 +160,12 @@ SELECT * FROM delivery WHERE account_id >= $1 AND (account_id, id) < ($1, $2) OR
 _SCAN_MESSAGE = """
 SELECT * FROM (SELECT * FROM delivery WHERE message_id = $7 AND account_id = $1 AND id < $2 OFFSET 0) of_message ORDER BY id DESC LIMIT $3
 """
-# Messages in order, each with its deliveries: what is not older than the place reached is left out.
+# Messages in order, each with its deliveries: what is not older than the place reached is left out. OFFSET 0 as above: a plan
+# that knows nothing of the table would rather read all that the account has.
 _TAGGED = f"""
-SELECT {_DELIVERY} FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
-WHERE d.message_id = ANY ($2::bigint[]) AND d.account_id = $1 AND (d.message_id, d.id) < ($3, $4)
+SELECT {_DELIVERY} FROM unnest($2::bigint[]) AS tagged (id)
+CROSS JOIN LATERAL (SELECT * FROM delivery WHERE message_id = tagged.id OFFSET 0) d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
+WHERE d.account_id = $1 AND (d.message_id, d.id) < ($3, $4)
     AND ($6::text IS NULL OR {_STATE} = $6) AND ($7::text IS NULL OR d.recipient = $7) AND ($8::bigint IS NULL OR d.message_id = $8)
 ORDER BY d.message_id DESC, d.id DESC LIMIT $5
 """
