@@ -33,7 +33,8 @@ class Tried:
     delivery_id: int
     worker_id: int
     attempt: int
-    accepted_at: datetime
+    wanted_since: datetime
+    """When it was accepted, or the time its sender set for it."""
     retry_schedule: str
 
 
@@ -43,7 +44,7 @@ def decide(tried: Tried, result: Result, *, now: datetime, random: Random) -> Ou
         return _outcome(tried, result, EventType.DELIVERED)
     if not _is_permanent(result):
         schedule = DELIVERY_SCHEDULES.get(tried.retry_schedule, DELIVERY_DEFAULT)
-        wait = schedule.next_wait(tried.attempt, now - tried.accepted_at, random)
+        wait = schedule.next_wait(tried.attempt, now - tried.wanted_since, random)
         if wait is not None:
             return _outcome(tried, result, EventType.DELAYED, retry_in=wait)
     return _outcome(tried, result, EventType.FAILED)

@@ -291,7 +291,7 @@ class _Run:
             result = await self.line.send(mail, content)
         else:
             result = trouble or Result(accepted=False, code=0, enhanced="", text="there is no session", facts=NO_FACTS)
-        tried = Tried(mail.delivery_id, self._slot.worker_id, gate.attempt, mail.created_at, mail.retry_schedule)
+        tried = Tried(mail.delivery_id, self._slot.worker_id, gate.attempt, mail.wanted_since, mail.retry_schedule)
         outcome = decide(tried, result, now=self._tools.clock(), random=self._tools.random)
         self._courier.record(self.site, mail, outcome, asyncio.get_running_loop().time() - begun)
         task = asyncio.create_task(self._settle(outcome))

@@ -19,8 +19,8 @@ SMALL = 64 * 1024
 """Bodies up to this size are loaded with their batch."""
 
 _LOAD = """
-SELECT d.id, d.account_id, d.message_id, d.mail_from, d.recipient, d.recipient_domain, d.recipient_key, d.stream, d.created_at,
-    m.sender, m.sender_domain, m.size, m.header_size, m.smtputf8, m.require_tls IS TRUE AS require_tls, a.retry_schedule
+SELECT d.id, d.account_id, d.message_id, d.mail_from, d.recipient, d.recipient_domain, d.recipient_key, d.stream,
+    greatest(d.created_at, m.send_at) AS wanted_since, m.sender, m.sender_domain, m.size, m.header_size, m.smtputf8, m.require_tls IS TRUE AS require_tls, a.retry_schedule
 FROM delivery d JOIN message m ON m.id = d.message_id JOIN account a ON a.id = d.account_id
 WHERE d.id = ANY ($1::bigint[])
 """
@@ -40,7 +40,8 @@ class Mail:
     message_id: int
     mail_from: str
     recipient: str
-    created_at: datetime
+    wanted_since: datetime
+    """Accepted, or the time that its sender set: the age that the retry schedule counts begins here."""
     size: int
     header_size: int
     smtputf8: bool
@@ -101,7 +102,7 @@ def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None) -> Mail:
         message_id=record["message_id"],
         mail_from=record["mail_from"],
         recipient=record["recipient"],
-        created_at=record["created_at"],
+        wanted_since=record["wanted_since"],
         size=record["size"],
         header_size=record["header_size"],
         smtputf8=record["smtputf8"],

@@ -19,7 +19,6 @@ def refused_field(submission: Submission, expires_at: datetime | None) -> str | 
     try:
         check_times(submission, expires_at, NOW)
     except ValidationFailed as error:
-        assert error.message
         return error.field
     return None
 
