@@ -118,6 +118,7 @@ def _references(message_id: str, *, utf8: bool) -> bytes:
     """Return the field, or nothing for an id that is none or that this form cannot hold; it comes from the original's sender."""
     if (
         message_id_text(message_id) != message_id
+        or not message_id.isprintable()  # a line end would begin another field
         or not (utf8 or message_id.isascii())
         or len(message_id) > _LONGEST_WORD // 4
     ):

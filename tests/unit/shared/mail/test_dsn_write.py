@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from email.policy import default
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared.mail.address import parse
@@ -195,6 +195,7 @@ def test_what_cannot_be_reported() -> None:
 
 
 @settings(deadline=None)
+@example("", "0\n0", False)
 @given(st.text(), st.text(), st.booleans())
 def test_no_text_breaks_out_of_its_field(text: str, name: str, utf8: bool) -> None:
     recipient = dataclasses.replace(
