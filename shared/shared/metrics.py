@@ -35,10 +35,12 @@ class Metrics:
         """Make a gauge, e.g. ``sessions`` for ``posthouse_delivery_sessions``."""
         return Gauge(self._name(what), help_text, labels, registry=self.registry)
 
-    def seconds(self, what: str, help_text: str, labels: Sequence[str] = ()) -> Histogram:
+    def seconds(
+        self, what: str, help_text: str, labels: Sequence[str] = (), buckets: Sequence[float] = SECONDS_BUCKETS
+    ) -> Histogram:
         """Make a histogram of durations, e.g. ``call`` for ``posthouse_hooks_call_seconds``."""
         name = self._name(what.removesuffix("_seconds") + "_seconds")
-        return Histogram(name, help_text, labels, registry=self.registry, buckets=SECONDS_BUCKETS)
+        return Histogram(name, help_text, labels, registry=self.registry, buckets=buckets)
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format; its media type is :data:`CONTENT_TYPE`."""

@@ -1,6 +1,8 @@
 """Whole stacks for the stories: the services as processes, and ``posthouse local``."""
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,33 @@ from fakes.stack import HoldingSmtpServer, Stack
 from fakes.webhook_receiver import WebhookReceiver
 
 OpenStack = Callable[..., Awaitable[Stack]]
+
+_POSTFIX = "POSTHOUSE_TEST_POSTFIX"
+_LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a Postfix where there is none; one line of the summary says so, not one for each test."""
+    if _POSTFIX in os.environ or config.option.collectonly:
+        return
+    left_out = [item for item in items if "postfix_package" in getattr(item, "fixturenames", ())]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+    config.stash[_LEFT_OUT] = len(left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left_out = config.stash.get(_LEFT_OUT, 0)
+    if left_out:
+        terminalreporter.write_line(
+            f"{left_out} tests with a real Postfix were left out: run them as root with {_POSTFIX}=$(.ci/postfix)"
+        )
+
+
+@pytest.fixture(scope="session")
+def postfix_package() -> Path:
+    """Debian's package, unpacked."""
+    return Path(os.environ[_POSTFIX])
 
 
 @pytest.fixture

@@ -72,6 +72,8 @@ def test_every_process_is_ready_and_tells_metrics(stack: LocalStack) -> None:
         assert httpx.get(address + "/livez").status_code == 200
         assert httpx.get(address + "/readyz").status_code == 200
         assert httpx.get(address + "/metrics").status_code == 200
+    for address, service in ((info["http_url"], "api"), (f"http://{info['health']['dsn-ingest'][0]}", "dsn_ingest")):
+        assert f"posthouse_{service}_smtp_sessions 0.0" in httpx.get(address + "/metrics").text
 
 
 def test_the_pages_that_are_promised_are_there(stack: LocalStack) -> None:

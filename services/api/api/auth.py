@@ -10,14 +10,16 @@ import binascii
 import functools
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Literal
 
 from api.caller import Caller
 from api.metrics import ApiMetrics
+from api.submission import Door
 from shared import log
 from shared.clock import Clock, Monotonic, monotonic, utc_now
 from shared.db.credentials import CredentialRow, find_credential, find_suffixed_login, login_id
 from shared.db.engine import Pool, reachable
-from shared.errors import AddressInvalid, BadInput, Forbidden, Overloaded, Unauthenticated
+from shared.errors import AddressInvalid, BadInput, Forbidden, Overloaded, Unauthenticated, Unavailable
 from shared.mail.address import parse
 from shared.security.credentials import VerifiedPasswords, key_matches, password_matches, split_api_key
 from shared.security.keys import KeyRing
@@ -34,6 +36,20 @@ _UNKNOWN_KEY = "this API key is not known here; check that it was copied whole"
 _UNKNOWN_LOGIN = "user name or password is wrong"
 
 
+Mechanism = Literal["none", "other", "bearer", "basic", "plain", "login", "scram-sha-256"]
+"""``none``: no credentials at all; ``other``: a scheme that is not known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to be let in, for the log and the metrics."""
+
+    door: Door
+    mechanism: Mechanism
+    remote: str
+    """Address of the client."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Remembered:
     row: CredentialRow
@@ -46,7 +62,7 @@ class Authenticator:
     Args:
         pool: where credentials are read.
         ring: checks the hashes of keys.
-        metrics: counts who was not let in.
+        metrics: counts who tries, and what comes of it.
         seconds: how long a row may be remembered, 30 at most.
         now: decides what has expired.
         clock: decides what is still remembered.
@@ -76,12 +92,13 @@ class Authenticator:
         self._rows.clear()
         self._loading.clear()  # what is being read may be from before the change
 
-    async def identify(self, authorization: str | None, *, remote: str = "") -> Caller:
+    async def identify(self, authorization: str | None, *, remote: str = "", door: Door = "rest") -> Caller:
         """Return who holds the credentials of an Authorization header.
 
         Args:
             authorization: its value, None where there is none.
             remote: address of the client, for the log.
+            door: which it came by, for the metrics.
 
         Raises:
             Unauthenticated: there is no valid credential; the text says more only to someone who knows the secret.
@@ -89,52 +106,71 @@ class Authenticator:
             Overloaded: too many passwords are being checked.
             DatabaseUnavailable: credentials cannot be read now.
         """
-        return await self._let_in(self._row(authorization), remote)
+        return await self._let_in(self._row(authorization), Attempt(door, mechanism_of(authorization), remote))
 
-    async def identify_user(self, user: str, password: str, *, remote: str = "") -> Caller:
+    async def identify_user(self, user: str, password: str, attempt: Attempt) -> Caller:
         """Return who has a user name and its password: a login, or a key id with the secret of the key or the whole key.
 
         Raises as :meth:`identify`.
         """
-        return await self._let_in(self._by_user(user, password), remote)
+        return await self._let_in(self._by_user(user, password), attempt)
 
-    async def scram_verifier(self, user: str) -> Verifier:
+    async def scram_verifier(self, user: str, attempt: Attempt) -> Verifier:
         """Return what the proof of a user name is held against (RFC 5802); for one that is not known, what no proof fits.
 
         Raises:
             DatabaseUnavailable: credentials cannot be read now.
         """
-        row = await self._find_user(user)
+        try:
+            row = await self._find_user(user)
+        except Unavailable as error:
+            self._count(attempt, error.code)
+            raise
         if row is None:
             return nobody(self._ring.writing("scram-nobody").key, user)
         return parse_verifier(row.scram_sha_256)
 
-    async def identify_proven(self, user: str, *, remote: str = "") -> Caller:
-        """Return the caller behind a user name whose secret was proven before, if it is still good.
+    async def identify_proven(self, user: str, attempt: Attempt) -> Caller:
+        """Return the caller behind a user name whose secret was just proven.
 
         Raises as :meth:`identify`.
         """
+        return await self._let_in(self._by_name(user), attempt)
 
-        async def found() -> tuple[CredentialRow, str | None]:
-            row = await self._find_user(user)
-            if row is None:
-                raise _Refused("unknown_login", _UNKNOWN_LOGIN)
-            return row, user if "@" in user else None
+    async def identify_again(self, user: str, *, remote: str) -> Caller:
+        """Return the caller behind a user name that was let in before, if it still would be. That is no attempt, and not counted.
 
-        return await self._let_in(found(), remote)
-
-    def note_failure(self, reason: str, *, remote: str) -> None:
-        """Count and log that somebody was not let in, where the exchange of a mechanism failed before it came to :meth:`identify`."""
-        self._metrics.refused.labels(reason).inc()
-        log.get(__name__).info("authentication_failed", reason=reason, remote=remote)
-
-    async def _let_in(self, found: Awaitable[tuple[CredentialRow, str | None]], remote: str) -> Caller:
+        Raises as :meth:`identify`.
+        """
         try:
-            row, login = await found
-            self._check_standing(row)
+            return self._caller(*await self._by_name(user))
         except _Refused as refusal:
-            self.note_failure(refusal.reason, remote=remote)
+            log.get(__name__).info("authentication_failed", reason=refusal.reason, remote=remote)
             raise refusal.error from None
+
+    def note_failure(self, reason: str, attempt: Attempt) -> None:
+        """Count and log that somebody was not let in, where the exchange failed before it came to :meth:`identify`."""
+        self._count(attempt, reason)
+        log.get(__name__).info("authentication_failed", reason=reason, remote=attempt.remote)
+
+    def _count(self, attempt: Attempt, result: str) -> None:
+        self._metrics.authentications.labels(attempt.door, attempt.mechanism, result).inc()
+
+    async def _let_in(self, found: Awaitable[tuple[CredentialRow, str | None]], attempt: Attempt) -> Caller:
+        try:
+            caller = self._caller(*await found)
+        except _Refused as refusal:
+            self.note_failure(refusal.reason, attempt)
+            raise refusal.error from None
+        except Unavailable as error:
+            self._count(attempt, error.code)
+            raise
+        # An operator's key is good, but opens the doors of accounts to nobody.
+        self._count(attempt, "operator" if caller.account_id is None and attempt.door != "rest" else "ok")
+        return caller
+
+    def _caller(self, row: CredentialRow, login: str | None) -> Caller:
+        self._check_standing(row)
         return Caller(
             credential_id=row.id,
             account_id=row.account_id,
@@ -167,6 +203,12 @@ class Authenticator:
         whole = split_api_key(password)
         secret = whole[1] if whole is not None and whole[0] == user else password
         return await self._by_key(user, secret), None
+
+    async def _by_name(self, user: str) -> tuple[CredentialRow, str | None]:
+        row = await self._find_user(user)
+        if row is None:
+            raise _Refused("unknown_login", _UNKNOWN_LOGIN)
+        return row, user if "@" in user else None
 
     async def _find_user(self, user: str) -> CredentialRow | None:
         try:
@@ -261,6 +303,19 @@ class _Refused(Exception):
         super().__init__(reason)
         self.reason = reason
         self.error = error(message)
+
+
+def mechanism_of(authorization: str | None) -> Mechanism:
+    """Return the mechanism that an Authorization header chooses."""
+    match (authorization or "").partition(" ")[0].lower():  # RFC 9110 11.1: case-insensitive
+        case "":
+            return "none"
+        case "bearer":
+            return "bearer"
+        case "basic":
+            return "basic"
+        case _:
+            return "other"
 
 
 def _basic(encoded: str) -> tuple[str, str]:

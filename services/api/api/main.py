@@ -30,6 +30,7 @@ from shared.events import Subject
 from shared.mail.from_id import FromIds
 from shared.metrics import Metrics
 from shared.security.keys import KeyRing
+from shared.smtpd import SmtpdMetrics
 from shared.smtpd.certificates import Certificate, certificate
 from shared.version import VERSION
 from shared.web.addresses import write_addresses
@@ -74,7 +75,7 @@ async def run(stop: asyncio.Event) -> None:
         async with (
             _server(settings, health_app(SERVICE, own, metrics), public=False) as health,
             _server(settings, create_app(context, public, metrics), public=True) as http,
-            _smtp(settings, context, tls, stop) as smtp,
+            _smtp(settings, context, tls, stop, SmtpdMetrics(metrics)) as smtp,
         ):
             write_addresses(settings.address_file, http=http.address, health=health.address, **smtp)
             logger.info("listening", http=http.address, health=health.address, version=VERSION, **smtp)
@@ -143,12 +144,14 @@ async def _server(settings: Settings, app: FastAPI, *, public: bool) -> AsyncIte
 
 @contextlib.asynccontextmanager
 async def _smtp(
-    settings: Settings, context: Context, tls: Certificate | None, stop: asyncio.Event
+    settings: Settings, context: Context, tls: Certificate | None, stop: asyncio.Event, counted: SmtpdMetrics
 ) -> AsyncIterator[dict[str, str]]:
-    logins = Logins(context.authenticator, context.login_failures, plaintext=settings.env == "local")
+    metrics = context.metrics
+    logins = Logins(context.authenticator, context.login_failures, metrics, plaintext=settings.env == "local")
+    handler = SubmissionHandler(logins, context.submitter, metrics)
     watch = asyncio.create_task(tls.watch(stop)) if tls is not None else None
     try:
-        async with listening(settings, SubmissionHandler(logins, context.submitter), logins, tls) as addresses:
+        async with listening(settings, handler, logins, tls, counted) as addresses:
             yield addresses
     finally:
         if watch is not None:

@@ -1,12 +1,18 @@
 """What the api counts, ``posthouse_api_...``; and the clock around every request."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from prometheus_client import Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.clock import Monotonic, monotonic
+from shared.errors import PosthouseError
 from shared.metrics import Metrics
 
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_WEBAPI_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 20.0, 30.0)
+"""Seconds; those of mox, so that its dashboards read ours."""
 
 
 class ApiMetrics:
@@ -16,7 +22,7 @@ class ApiMetrics:
         """Register them."""
         self.submissions = metrics.counter(
             "submissions",
-            "Messages handed in, by door and result: accepted, or the code of the error.",
+            "Messages handed in, by door and result: accepted, repeated, or why not.",
             ("door", "result"),
         )
         self.deliveries = metrics.counter("deliveries", "Deliveries accepted, by their first state.", ("state",))
@@ -35,7 +41,39 @@ class ApiMetrics:
         )
         self.waiting = metrics.gauge("writer_waiting", "Messages that wait to be stored.")
         self.held = metrics.gauge("request_bytes", "Bytes of request bodies in hand.")
-        self.refused = metrics.counter("authentication_failures", "Requests that were not let in.", ("reason",))
+        self.authentications = metrics.counter(
+            "authentications",
+            "Attempts to be let in, by door, mechanism and result: ok, or why not.",
+            ("door", "mechanism", "result"),
+        )
+        self.ratelimited = metrics.counter(
+            "authentication_ratelimited",
+            "Attempts that were turned away unread, because too many of the same network failed before.",
+            ("door",),
+        )
+        self.webapi_results = metrics.counter(
+            "webapi_results",
+            "Calls of the webapi, by method and result: ok, badauth, ratelimited, internal, or the code of the fault.",
+            ("method", "result"),
+        )
+        self.webapi = metrics.seconds(
+            "webapi", "Time of a call of the webapi, from the check of its credentials.", ("method",), _WEBAPI_BUCKETS
+        )
+
+    @contextmanager
+    def refusals(self, door: str, result_of: Callable[[Exception], str]) -> Iterator[None]:
+        """Count a message as refused where the block ends with an error; one that is taken is counted where it is taken.
+
+        Args:
+            door: which it came by.
+            result_of: names an error, by one of few words.
+        """
+        try:
+            yield
+        except Exception as error:
+            disabled = isinstance(error, PosthouseError) and error.facts.get("domain_disabled")
+            self.submissions.labels(door, "domain_disabled" if disabled else result_of(error)).inc()
+            raise
 
 
 class RequestTimer:

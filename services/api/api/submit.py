@@ -99,7 +99,6 @@ class Submitter:
         try:
             accepted, size = await self._submit(submission)
         except PosthouseError as error:
-            self._metrics.submissions.labels(submission.door, error.code).inc()
             line.info("submission_refused", field=error.field, milliseconds=_since(begun), outcome=error.code)
             raise
         states = [delivery.state for delivery in accepted.deliveries]

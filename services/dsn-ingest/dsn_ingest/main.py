@@ -24,7 +24,7 @@ from shared.events import Subject
 from shared.mail.from_id import FromIds
 from shared.metrics import Metrics
 from shared.security.keys import KeyRing
-from shared.smtpd import SmtpdConfig
+from shared.smtpd import SmtpdConfig, SmtpdMetrics
 from shared.smtpd import serve as serve_smtp
 from shared.smtpd.certificates import Certificate, certificate
 from shared.version import VERSION
@@ -64,7 +64,9 @@ async def run(stop: asyncio.Event) -> None:
             setting="POSTHOUSE_HEALTH_PORT",
         )
         stack.push_async_callback(health.stop, 0)
-        listener = await serve_smtp(_smtpd(settings, tls), handler, settings.dsn_ingest_host, settings.dsn_ingest_port)
+        listener = await serve_smtp(
+            _smtpd(settings, tls, metrics), handler, settings.dsn_ingest_host, settings.dsn_ingest_port
+        )
         stack.push_async_callback(listener.close, settings.grace_seconds)
         await lease.join(VERSION)
         stack.push_async_callback(lease.leave)
@@ -94,12 +96,13 @@ def _parts(settings: Settings, pool: Pool, bus: Bus, lease: Lease, metrics: Metr
     return handler, Worker(pool, bus, lease, addressing=addressing, ids=ids, metrics=metrics)
 
 
-def _smtpd(settings: Settings, tls: Certificate | None) -> SmtpdConfig:
+def _smtpd(settings: Settings, tls: Certificate | None, metrics: Metrics) -> SmtpdConfig:
     return SmtpdConfig(
         hostname=settings.hostname,
         max_size=settings.dsn_ingest_max_message_bytes,
         session_limit=settings.dsn_ingest_sessions,
         per_ip_limit=settings.dsn_ingest_sessions_per_ip,
         tls=tls.context if tls is not None else None,
+        metrics=SmtpdMetrics(metrics),
         reuse_port=settings.dsn_ingest_reuse_port,
     )

@@ -8,6 +8,7 @@ The journey of a message:
 4. ``transaction`` gathers the envelope and reads the content; ``data`` finds its end and refuses bare line ends.
    An exchange of AUTH is framed by ``auth``; its mechanisms are the listener's.
 5. The handler decides (``session``): connection, sender, each recipient, and the message; a 250 is its promise.
+   ``metrics`` counts what the peers were answered.
 
 A message ends only with CRLF.CRLF, and none with a bare CR or LF is accepted, so nothing can be smuggled in.
 """
@@ -15,6 +16,7 @@ A message ends only with CRLF.CRLF, and none with a bare CR or LF is accepted, s
 from shared.smtpd.auth import Auth, Exchange
 from shared.smtpd.config import SmtpdConfig
 from shared.smtpd.listener import Listener, serve
+from shared.smtpd.metrics import SmtpdMetrics
 from shared.smtpd.reply import Reply
 from shared.smtpd.session import Envelope, Handler, Session, TlsFacts
 
@@ -27,6 +29,7 @@ __all__ = [
     "Reply",
     "Session",
     "SmtpdConfig",
+    "SmtpdMetrics",
     "TlsFacts",
     "serve",
 ]

@@ -5,11 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from shared.smtpd.auth import Auth
+from shared.smtpd.metrics import SmtpdMetrics
+from shared.smtpd.reply import Reply
 from shared.smtpd.session import Session
 
 
 def _nothing_more(_: Session) -> Sequence[str]:
     return ()
+
+
+def _nobody_asks(_: Reply) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,10 @@ class SmtpdConfig:
     """Parameters of RCPT that the handler understands, upper case."""
     ehlo_lines: Callable[[Session], Sequence[str]] = _nothing_more
     """Further lines of the EHLO reply, asked for each EHLO (it may depend on TLS)."""
+    on_refusal: Callable[[Reply], None] = _nobody_asks
+    """Told when this core itself refuses a message that no handler sees: for a parameter of MAIL, or for its content."""
+    metrics: SmtpdMetrics | None = None
+    """Where sessions and replies are counted; listeners of one process share it."""
     reuse_port: bool = False
     """Let several processes listen on one port (SO_REUSEPORT)."""
 

@@ -13,7 +13,7 @@ from shared.smtpd.config import SmtpdConfig
 from shared.smtpd.grammar import ArgumentRefused, parse_mail, parse_rcpt
 from shared.smtpd.parameters import judge_mail, judge_rcpt
 from shared.smtpd.reply import Reply
-from shared.smtpd.session import Handler, Session, TlsFacts
+from shared.smtpd.session import Handler, Session, tls_facts
 from shared.smtpd.transaction import Chunks, ContentReader, ContentRefused, Memory, Transaction
 from shared.smtpd.wire import BareLineEnd, LineTooLong, PeerGoneError, ReadTimeoutError, Wire
 
@@ -49,6 +49,7 @@ class Conversation:
         self._transaction: Transaction | None = None
         self._commands = 0
         self._errors = 0
+        self._verb = "connect"
         self._ends = wire.time() + config.session_timeout
         self._closing = False
         self._idle = False
@@ -79,7 +80,7 @@ class Conversation:
 
     async def refuse(self, reply: Reply) -> None:
         """Send one reply instead of the greeting and close."""
-        self._wire.write(reply.wire)
+        self._reply(reply)
         await self._wire.linger(_LINGER_SECONDS, 65_536)
         self._wire.close()
 
@@ -92,13 +93,13 @@ class Conversation:
     async def _greet(self) -> After:
         reply = await self._ask(self._handler.on_connect(self.session))
         if reply is None:
-            self._wire.write(f"220 {self._config.hostname} ESMTP Posthouse\r\n".encode())
-            return After.GO_ON
+            return self._say(Reply(220, "", f"{self._config.hostname} ESMTP Posthouse"))
         if reply.code >= 400:
             return await self._say_and_linger(reply)
         return self._say(reply)
 
     async def _next(self) -> After:
+        self._verb = "other"
         if self._closing and self._transaction is None:
             return self._say(replies.SHUTTING_DOWN, After.CLOSE)
         try:
@@ -132,27 +133,33 @@ class Conversation:
             return self._wrong(replies.NOT_UTF8)
         if command is None:
             return self._wrong(replies.UNKNOWN_COMMAND)
+        self._verb = verb.upper().decode()
         try:
             return await command(self, text)
         except ArgumentRefused as refused:
             return self._wrong(refused.reply)
 
-    def _say(self, reply: Reply, after: After | None = None) -> After:
+    def _reply(self, reply: Reply) -> None:
         self._wire.write(reply.wire)
+        if self._config.metrics is not None:
+            self._config.metrics.replied(self._verb, reply)
+
+    def _say(self, reply: Reply, after: After | None = None) -> After:
+        self._reply(reply)
         if after is not None:
             return after
         return After.CLOSE if reply.code in _CLOSING_CODES else After.GO_ON
 
     def _wrong(self, reply: Reply) -> After:
         self._errors += 1
-        self._wire.write(reply.wire)
+        self._reply(reply)
         if self._errors > self._config.max_errors:
             return self._say(replies.TOO_MANY_ERRORS, After.CLOSE)
         return After.GO_ON
 
     async def _say_and_linger(self, reply: Reply) -> After:
         log.info("smtpd.refused", session=self.session.number, peer_ip=self.session.peer_ip, reply=reply.text)
-        self._wire.write(reply.wire)
+        self._reply(reply)
         await self._wire.linger(_LINGER_SECONDS, 2 * self._config.max_size)
         return After.CLOSE
 
@@ -209,6 +216,7 @@ class Conversation:
         sender = parse_mail(argument)
         refusal = judge_mail(sender, self._config)
         if refusal is not None:
+            self._config.on_refusal(refusal)
             return self._wrong(refusal)
         reply = (
             await self._ask(self._handler.on_mail(self.session, sender.path, sender.parameters)) or replies.SENDER_OK
@@ -256,6 +264,7 @@ class Conversation:
             content = await self._content.data(transaction)
         except ContentRefused as refused:
             self._reset()
+            self._config.on_refusal(refused.reply)
             return await self._say_and_linger(refused.reply) if refused.fatal else self._say(refused.reply)
         return await self._deliver(transaction, content)
 
@@ -266,6 +275,7 @@ class Conversation:
             return await self._say_and_linger(replies.CHUNK_SYNTAX)
         transaction = self._transaction
         refusal = self._judge_content(transaction)
+        told = refusal is not None or (transaction is not None and transaction.chunks is Chunks.FAILED)
         try:
             await self._content.chunk(transaction, int(match[1]), refusal)
             if transaction is None:  # refused above
@@ -275,6 +285,8 @@ class Conversation:
                 return self._say(replies.CHUNK_OK)
             content = self._content.joined(transaction)
         except ContentRefused as refused:
+            if not told:  # once for a message, not for each of its chunks
+                self._config.on_refusal(refused.reply)
             return await self._say_and_linger(refused.reply) if refused.fatal else self._wrong(refused.reply)
         return await self._deliver(transaction, content)
 
@@ -315,7 +327,7 @@ class Conversation:
             return self._wrong(replies.TLS_ACTIVE)
         if self._config.tls is None:
             return self._wrong(replies.TLS_MISSING)
-        self._wire.write(replies.START_TLS.wire)
+        self._reply(replies.START_TLS)
         await self._wire.start_tls(self._config.tls, self._config.tls_timeout)
         self._reset()
         self.session.ehlo_name, self.session.esmtp, self.session.login = "", False, None  # RFC 3207 4.2
@@ -359,15 +371,6 @@ class Conversation:
         if reply.code < 300:
             self._commands = self._errors = 0
         return self._say(reply)
-
-
-def tls_facts(wire: Wire) -> TlsFacts | None:
-    """Return what TLS was negotiated on a connection, None in plaintext."""
-    tls = wire.tls
-    if tls is None:
-        return None
-    cipher = tls.cipher()
-    return TlsFacts(tls.version() or "", cipher[0] if cipher else "")
 
 
 COMMANDS: Mapping[bytes, Callable[[Conversation, str], Awaitable[After]]] = {

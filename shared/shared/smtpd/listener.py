@@ -11,9 +11,9 @@ import structlog
 
 from shared.errors import ConfigurationError
 from shared.smtpd.config import SmtpdConfig
-from shared.smtpd.conversation import Conversation, tls_facts
+from shared.smtpd.conversation import Conversation
 from shared.smtpd.reply import TOO_MANY_FROM_YOU, TOO_MANY_SESSIONS, Reply
-from shared.smtpd.session import Handler, Session
+from shared.smtpd.session import Handler, Session, tls_facts
 from shared.smtpd.transaction import Memory
 from shared.smtpd.wire import Wire
 
@@ -108,16 +108,22 @@ class Listener:
         conversation = Conversation(wire, session, self._handler, self._config, self._memory)
         client = _client(session.peer_ip)
         refusal = self._refusal(client)
+        metrics = self._config.metrics
         if refusal is None:
             self._per_client[client] += 1
             self._conversations[wire] = conversation
+            if metrics is not None:
+                metrics.served()
             work = conversation.run()
-        elif self._refusals < _REFUSALS_AT_ONCE:
+        else:
+            turned_away = self._refusals < _REFUSALS_AT_ONCE
+            if metrics is not None:
+                metrics.refused("turned_away" if turned_away else "dropped")
+            if not turned_away:
+                wire.abort()
+                return
             self._refusals += 1
             work = conversation.refuse(refusal)
-        else:
-            wire.abort()
-            return
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[wire] = task
         task.add_done_callback(lambda done: self._done(wire, client, done))
@@ -137,6 +143,8 @@ class Listener:
             self._per_client[client] -= 1
             if self._per_client[client] <= 0:
                 del self._per_client[client]
+            if self._config.metrics is not None:
+                self._config.metrics.ended()
         if not task.cancelled() and task.exception() is not None:
             log.error("smtpd.session_failed", exc_info=task.exception())
             wire.abort()

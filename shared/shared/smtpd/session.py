@@ -5,6 +5,7 @@ from typing import Protocol
 
 from shared.smtpd.grammar import Parameters
 from shared.smtpd.reply import Reply
+from shared.smtpd.wire import Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +14,15 @@ class TlsFacts:
 
     version: str
     cipher: str
+
+
+def tls_facts(wire: Wire) -> TlsFacts | None:
+    """Return what TLS was negotiated on a connection, None in plaintext."""
+    tls = wire.tls
+    if tls is None:
+        return None
+    cipher = tls.cipher()
+    return TlsFacts(tls.version() or "", cipher[0] if cipher else "")
 
 
 @dataclass(slots=True)

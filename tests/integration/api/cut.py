@@ -90,3 +90,4 @@ class CuttablePostgres:
             while data := await reader.read(65536):
                 writer.write(data)
                 await writer.drain()
+            writer.close()  # Postgres has said goodbye

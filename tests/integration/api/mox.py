@@ -88,14 +88,16 @@ class World:
 
 
 @asynccontextmanager
-async def world(server: EmbeddedPostgres, template: str, name: str, folder: Path) -> AsyncIterator[World]:
-    """Run an api over a database of this name."""
+async def world(
+    server: EmbeddedPostgres, template: str, name: str, folder: Path, **settings: object
+) -> AsyncIterator[World]:
+    """Run an api over a database of this name, with these settings beyond the usual ones."""
     server.run_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
     url = server.url_of(name)
     demo = await _seed(url)
     pool = await create_pool(url, size=2, service="test")
     with pytest.MonkeyPatch.context() as patch:
-        async with started(url, folder / "address", patch, {}) as api, api.client() as http:
+        async with started(url, folder / "address", patch, settings) as api, api.client() as http:
             mox = Mox(http, demo.login, demo.password)
             yield World(api, mox, mox.as_("ada@other.example", "of-another"), demo, pool)
             await api.finish()

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import hashlib
+import hmac
 import smtplib
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -36,6 +38,27 @@ async def with_smtplib(address: str, work: Callable[[smtplib.SMTP], T], *, impli
 def plain(user: str, password: str) -> str:
     """Return the AUTH command of RFC 4616."""
     return "AUTH PLAIN " + base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+
+
+def scram_final(password: str, bare: str, server_first: str) -> tuple[str, str]:
+    """Return client-final-message and the server's proof, as RFC 5802 3 has a client compute them."""
+    nonce, salt, count = (part[2:] for part in server_first.split(","))
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(count))
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    message = f"{bare},{server_first},c=biws,r={nonce}".encode()
+    signature = hmac.digest(hashlib.sha256(client_key).digest(), message, "sha256")
+    proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
+    expected = hmac.digest(hmac.digest(salted, b"Server Key", "sha256"), message, "sha256")
+    return f"c=biws,r={nonce},p={base64.b64encode(proof).decode()}", "v=" + base64.b64encode(expected).decode()
+
+
+def b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def challenge(reply: str) -> str:
+    assert reply.startswith("334 ")
+    return base64.b64decode(reply[4:]).decode()
 
 
 class Lines:

@@ -16,8 +16,13 @@ from shared.db.engine import Pool
 @pytest.fixture
 def tls_files(tmp_path: Path) -> dict[str, Path]:
     """The two settings of a certificate."""
+    return issue(tmp_path)
+
+
+def issue(folder: Path) -> dict[str, Path]:
+    """Write a certificate and its key, and return them as settings."""
     issued = authority().issue_cert("localhost", "127.0.0.1")
-    chain, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    chain, key = folder / "cert.pem", folder / "key.pem"
     chain.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(str(key))
     return {"tls_cert_file": chain, "tls_key_file": key}

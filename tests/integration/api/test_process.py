@@ -155,4 +155,4 @@ async def test_health_metrics_and_pages(start_api: StartApi) -> None:
         await client.post("/v1/messages", json={})
         metrics = (await client.get("/metrics")).text
         assert 'posthouse_api_request_seconds_count{operation="messages_send",status="401"} 1.0' in metrics
-        assert 'posthouse_api_authentication_failures_total{reason="missing"} 1.0' in metrics
+        assert 'posthouse_api_authentications_total{door="rest",mechanism="none",result="missing"} 1.0' in metrics

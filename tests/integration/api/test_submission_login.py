@@ -1,8 +1,5 @@
 """Logging in at the SMTP door."""
 
-import base64
-import hashlib
-import hmac
 import smtplib
 
 import aiosmtplib
@@ -10,7 +7,18 @@ import pytest
 
 from fakes.certificates import trusting_context
 from integration.api.conftest import RunningApi, StartApi
-from integration.api.submission_client import FROM, MAIL, TO, Lines, plain, port_of, with_smtplib
+from integration.api.submission_client import (
+    FROM,
+    MAIL,
+    TO,
+    Lines,
+    b64,
+    challenge,
+    plain,
+    port_of,
+    scram_final,
+    with_smtplib,
+)
 from integration.api.submission_door import door, lines, tls_files
 from shared.db.demo import Demo
 from shared.db.engine import Pool
@@ -62,27 +70,6 @@ async def test_aiosmtplib_sends(door: RunningApi, demo: Demo, pool: Pool, mechan
         await getattr(client, f"auth_{mechanism}")(demo.login, demo.password)
         await client.sendmail(FROM, [TO], MAIL)
     assert await messages(pool) == 1
-
-
-def scram_final(password: str, bare: str, server_first: str) -> tuple[str, str]:
-    """Return client-final-message and the server's proof, as RFC 5802 3 has a client compute them."""
-    nonce, salt, count = (part[2:] for part in server_first.split(","))
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(count))
-    client_key = hmac.digest(salted, b"Client Key", "sha256")
-    message = f"{bare},{server_first},c=biws,r={nonce}".encode()
-    signature = hmac.digest(hashlib.sha256(client_key).digest(), message, "sha256")
-    proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
-    expected = hmac.digest(hmac.digest(salted, b"Server Key", "sha256"), message, "sha256")
-    return f"c=biws,r={nonce},p={base64.b64encode(proof).decode()}", "v=" + base64.b64encode(expected).decode()
-
-
-def b64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-def challenge(reply: str) -> str:
-    assert reply.startswith("334 ")
-    return base64.b64decode(reply[4:]).decode()
 
 
 @pytest.mark.parametrize("who", ["login", "key id and whole key"])

@@ -44,10 +44,10 @@ async def lines(postgres: CuttablePostgres, demo: Demo) -> AsyncIterator[Lines]:
     metrics = ApiMetrics(Metrics("api"))
     rules = Rules("mail.posthouse.test", None, unverified_domains=False, limits=Limits(), from_ids=FromIds([b"k" * 16]))
     authenticator = Authenticator(uncertain, KeyRing([SECRET]), metrics, seconds=30)
-    logins = Logins(authenticator, FailureLimiter(), plaintext=True)
+    logins = Logins(authenticator, FailureLimiter(), metrics, plaintext=True)
     submitter = Submitter(uncertain, Writer(uncertain, Silent(), metrics, patience=5), rules, metrics)
     config = SmtpdConfig(hostname="mail.posthouse.test", auth=logins)
-    listener = await serve(config, SubmissionHandler(logins, submitter), "127.0.0.1", 0)
+    listener = await serve(config, SubmissionHandler(logins, submitter, metrics), "127.0.0.1", 0)
     client = await Lines.connect(f"127.0.0.1:{listener.port}", implicit=False)
     yield client
     client.close()

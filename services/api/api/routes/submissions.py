@@ -1,20 +1,23 @@
 """What ``POST /v1/messages`` takes: parts as JSON, parts as a form with files, a whole message."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
-from fastapi import HTTPException
+from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.requests import ClientDisconnect
 
 from api.caller import AccountCaller
+from api.context import context_of
 from api.formdata import FormPart, boundary_of, read_form
 from api.routes.guard import GuardedRoute, parse_json, read_json, validated
 from api.schemas.messages import Mailbox, SendMessage, SendRawMessage
 from api.schemas.options import SendOptions
 from api.submission import Disposition, File, Party, Submission
 from shared.errors import ValidationFailed
+from shared.web.problems import answer_to
 
 _FORM: Final = "multipart/form-data"
 _WHOLE: Final = "message/rfc822"
@@ -62,6 +65,23 @@ class SubmissionRoute(GuardedRoute):
     """A route that takes mail in each of its forms."""
 
     media_types: ClassVar[frozenset[str]] = frozenset({"application/json", _FORM, _WHOLE})
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler; where it takes mail, refusals are counted from the guard on."""
+        handle = super().get_route_handler()
+        if "POST" not in (self.methods or ()):
+            return handle
+
+        async def counted(request: Request) -> Response:
+            with context_of(request).metrics.refusals("rest", _result_of):
+                return await handle(request)
+
+        return counted
+
+
+def _result_of(error: Exception) -> str:
+    """Return what a refused submission counts as: the code that its caller is told."""
+    return "incomplete" if isinstance(error, ClientDisconnect) else answer_to(error).code
 
 
 def read_submission(caller: AccountCaller, content_type: str, body: bytes) -> Submission:

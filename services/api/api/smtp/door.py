@@ -8,6 +8,7 @@ import structlog
 
 from api.caller import AccountCaller
 from api.metadata import waives_tls
+from api.metrics import ApiMetrics
 from api.smtp.logins import Logins
 from api.submission import FURTHEST_SEND, Party, Submission
 from api.submit import Submitter
@@ -33,8 +34,15 @@ MAIL_PARAMETERS = KEYWORDS | {"AUTH", "REQUIRETLS"}
 _NEEDS_TLS = Reply(523, "5.7.10", "REQUIRETLS needs TLS on this connection too")  # RFC 8689 4.1
 _TLS_VALUE = Reply(501, "5.5.4", "REQUIRETLS takes no value")  # RFC 8689 2
 _NO_BODY = Reply(554, "5.6.0", "The message has no empty line after its header")
-_NOT_NOW = Reply(451, "4.3.0", "Our storage does not answer, please try again")
 _DISABLED = Reply(451, "4.3.0", "Sending from this domain is switched off, ask the operator")
+
+
+class _Refused(Exception):
+    """A message is refused with ``reply``, and counted as ``result``."""
+
+    def __init__(self, result: str, reply: Reply) -> None:
+        super().__init__(result)
+        self.result, self.reply = result, reply
 
 
 class SubmissionHandler:
@@ -43,11 +51,12 @@ class SubmissionHandler:
     Args:
         logins: who has authenticated.
         submitter: takes submissions.
+        metrics: counts what becomes of them.
         now: for holds.
     """
 
-    def __init__(self, logins: Logins, submitter: Submitter, *, now: Clock = utc_now) -> None:
-        self._logins, self._submitter, self._now = logins, submitter, now
+    def __init__(self, logins: Logins, submitter: Submitter, metrics: ApiMetrics, *, now: Clock = utc_now) -> None:
+        self._logins, self._submitter, self._metrics, self._now = logins, submitter, metrics, now
         self._log = structlog.get_logger(__name__)
 
     def ehlo_lines(self, session: Session) -> Sequence[str]:
@@ -61,17 +70,10 @@ class SubmissionHandler:
     async def on_mail(self, session: Session, sender: str, params: Parameters) -> Reply | None:
         """Hold sender and parameters against what the credential may do."""
         try:
-            caller = await self._logins.still_good(session)
-            if isinstance(caller, Reply):
-                return caller
-            self._check_parameters(session, params)
-            if sender:
-                # What may stand in From may be the return path; the null reverse-path is anybody's (RFC 5321 4.5.5).
-                await self._submitter.check_sender(replace(_of(caller), sender=Party("", sender, "mail_from")))
-        except HoldRefused as refused:
+            with self._metrics.refusals("smtp", result_of):
+                await self._check_mail(session, sender, params)
+        except _Refused as refused:
             return refused.reply
-        except AddressInvalid as error:
-            return Reply(550, "5.7.1", error.message)
         except PosthouseError as error:
             return reply_to(error)
         return None
@@ -88,17 +90,39 @@ class SubmissionHandler:
     async def on_message(self, session: Session, envelope: Envelope) -> Reply:
         """Hand the message in; a 250 is the answer to its commit."""
         try:
-            caller = await self._logins.still_good(session)
-            if isinstance(caller, Reply):
-                return caller
-            return await self._submit(caller, envelope)
+            with self._metrics.refusals("smtp", result_of):
+                return await self._submit(await self._caller(session), envelope)
+        except _Refused as refused:
+            return refused.reply
         except PosthouseError as error:
             return reply_to(error)
+
+    def on_refusal(self, reply: Reply) -> None:
+        """Count a message that the core refused."""
+        result = {552: "too_large", 452: "overloaded"}.get(reply.code, "validation_failed")
+        self._metrics.submissions.labels("smtp", result).inc()
+
+    async def _caller(self, session: Session) -> AccountCaller:
+        caller = await self._logins.still_good(session)
+        if isinstance(caller, Reply):
+            raise _Refused("unauthenticated", caller)
+        return caller
+
+    async def _check_mail(self, session: Session, sender: str, params: Parameters) -> None:
+        caller = await self._caller(session)
+        self._check_parameters(session, params)
+        if not sender:  # the null reverse-path is anybody's (RFC 5321 4.5.5)
+            return
+        try:
+            # What may stand in From may be the return path.
+            await self._submitter.check_sender(replace(_of(caller), sender=Party("", sender, "mail_from")))
+        except AddressInvalid as error:
+            raise _Refused(error.code, Reply(550, "5.7.1", error.message)) from None
 
     async def _submit(self, caller: AccountCaller, envelope: Envelope) -> Reply:
         end = envelope.content.find(b"\r\n\r\n")
         if end < 0 and not envelope.content.startswith(b"\r\n"):
-            return _NO_BODY
+            raise _Refused("validation_failed", _NO_BODY)
         moment = self._now()
         # The header alone: what it says to us is needed before the message as a whole is read, and costs little to read twice.
         head = read_raw(envelope.content[: end + 4], new_message_id=lambda: "<unused@invalid>", date=moment)
@@ -120,10 +144,24 @@ class SubmissionHandler:
     def _check_parameters(self, session: Session, params: Parameters) -> None:
         if "REQUIRETLS" in params:
             if params["REQUIRETLS"] is not None:
-                raise HoldRefused(_TLS_VALUE)
+                raise _Refused("validation_failed", _TLS_VALUE)
             if session.tls is None:
-                raise HoldRefused(_NEEDS_TLS)
-        held_until(params, self._now(), FURTHEST_SEND)
+                raise _Refused("needs_tls", _NEEDS_TLS)
+        try:
+            held_until(params, self._now(), FURTHEST_SEND)
+        except HoldRefused as refused:
+            raise _Refused("validation_failed", refused.reply) from None
+
+
+def result_of(error: Exception) -> str:
+    """Return what a refused submission counts as: the code of its error, as by every door."""
+    match error:
+        case _Refused():
+            return error.result
+        case PosthouseError():
+            return error.code
+        case _:
+            return "internal"
 
 
 def reply_to(error: PosthouseError) -> Reply:
@@ -137,10 +175,8 @@ def reply_to(error: PosthouseError) -> Reply:
             reply = Reply(550, "5.6.0", error.message)
         case ValidationFailed() if error.facts.get("one_recipient"):
             reply = Reply(554, "5.5.3", error.message)
-        case FromIdTaken() | ValidationFailed() if (
-            error.field == "mail_from"
-        ):  # as mox; RFC 3463 3.2 calls it bad syntax of the sender
-            reply = Reply(554, "5.1.7", error.message)
+        case FromIdTaken() | ValidationFailed() if error.field == "mail_from":
+            reply = Reply(554, "5.1.7", error.message)  # RFC 3463 3.2, and as mox
         case TooLarge():
             reply = Reply(552, "5.3.4", error.message)
         case BadInput():

@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from api.config import Settings
 from api.smtp.door import MAIL_PARAMETERS, SubmissionHandler
 from api.smtp.logins import Logins
 from shared.errors import ConfigurationError
-from shared.smtpd import Listener, SmtpdConfig, serve
+from shared.smtpd import Listener, SmtpdConfig, SmtpdMetrics, serve
 from shared.smtpd.certificates import Certificate
 
 _LONGEST_AUTH_LINE = 12_288  # RFC 4954 4
@@ -16,7 +17,7 @@ _ENVELOPE_ROOM = 1024 * 1024  # octets; what is reserved counts dots that are re
 
 @contextlib.asynccontextmanager
 async def listening(
-    settings: Settings, handler: SubmissionHandler, logins: Logins, tls: Certificate | None
+    settings: Settings, handler: SubmissionHandler, logins: Logins, tls: Certificate | None, metrics: SmtpdMetrics
 ) -> AsyncIterator[dict[str, str]]:
     """Listen on the ports that are set; what is on its way at the end has the grace period.
 
@@ -38,7 +39,9 @@ async def listening(
     try:
         for name, port in (("submission", settings.submission_port), ("submissions", settings.submissions_port)):
             if port is not None:
-                config = _config(settings, handler, logins, tls, implicit=name == "submissions")
+                config = replace(
+                    _config(settings, handler, logins, tls), implicit_tls=name == "submissions", metrics=metrics
+                )
                 opened[name] = await serve(config, handler, settings.submission_host, port)
         yield {name: _text(listener.address) for name, listener in opened.items()}
     finally:
@@ -46,9 +49,7 @@ async def listening(
             await listener.close(settings.grace_seconds)
 
 
-def _config(
-    settings: Settings, handler: SubmissionHandler, logins: Logins, tls: Certificate | None, *, implicit: bool
-) -> SmtpdConfig:
+def _config(settings: Settings, handler: SubmissionHandler, logins: Logins, tls: Certificate | None) -> SmtpdConfig:
     sessions = settings.submission_sessions
     return SmtpdConfig(
         hostname=settings.hostname,
@@ -61,10 +62,10 @@ def _config(
         # The two ports together hold as much as HTTP may; a single message of the largest size always fits.
         memory_limit=max(settings.request_budget_bytes // 2, settings.max_message_bytes + _ENVELOPE_ROOM),
         tls=tls.context if tls is not None else None,
-        implicit_tls=implicit,
         auth=logins,
         mail_parameters=MAIL_PARAMETERS,
         ehlo_lines=handler.ehlo_lines,
+        on_refusal=handler.on_refusal,
         reuse_port=settings.api_reuse_port,
     )
 

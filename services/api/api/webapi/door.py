@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,13 +13,25 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from api.auth import Attempt, mechanism_of
 from api.budget import Share
 from api.caller import AccountCaller
 from api.context import Context, context_of
 from api.routes.guard import is_within, remote_address
 from api.webapi import pages, send, suppressions, values
-from api.webapi.faults import HEADERS, MOUNT, Fault, json_response, operation, plain
+from api.webapi.faults import (
+    HEADERS,
+    MOUNT,
+    Fault,
+    Turned,
+    json_response,
+    operation,
+    plain,
+    result_of,
+    submission_result_of,
+)
 from api.webapi.form import URLENCODED_BYTES, Call, is_multipart, read_call
+from shared.clock import monotonic
 from shared.errors import Forbidden, Unauthenticated
 
 _LOOP_MAY_READ = 64 * 1024
@@ -96,16 +109,32 @@ async def _method(request: Request, name: str) -> Response:
 async def _posted(request: Request, name: str) -> Response:
     if name in pages.LATER:
         return Fault("protocol", f"{name} is not available in this version", status=404).response()
+    context = context_of(request)
+    counted = context.metrics
+    # Only Send hands in mail.
+    submissions = counted.refusals("webapi", submission_result_of) if name == "Send" else nullcontext()
+    try:
+        with submissions:
+            response = await _called(request, context, name)
+    except Exception as error:
+        counted.webapi_results.labels(name, result_of(error)).inc()
+        if isinstance(error, Fault | Turned):
+            return error.response()
+        raise  # the frame around all requests answers, and logs where it is our fault
+    counted.webapi_results.labels(name, "ok").inc()
+    return response
+
+
+async def _called(request: Request, context: Context, name: str) -> Response:
     if request.headers.get("sec-fetch-site") == "cross-site":
         # A browser sends the password it remembers with a form of any other site.
-        return plain(403, "a browser may call this only from its own pages")
-    context = context_of(request)
-    caller = await _authenticated(request, context)
-    if isinstance(caller, Response):
-        return caller
+        raise Turned("forbidden", plain(403, "a browser may call this only from its own pages"))
+    authorization, remote = _credentials(request, context)
+    begun = monotonic()
     try:
+        caller = await _authenticated(context, authorization, remote)
         with context.budget.share() as share:
-            body = await _read_body(request, share)
+            body = await _body(request, share)
             content_type = request.headers.get("content-type", "")
             method = _METHODS[name]
 
@@ -115,10 +144,15 @@ async def _posted(request: Request, name: str) -> Response:
 
             value, call = await asyncio.to_thread(understood) if len(body) > _LOOP_MAY_READ else understood()
             return json_response(await method.run(context, caller, value, call))
-    except Fault as fault:
-        return fault.response()
-    except ClientDisconnect:
-        return plain(400, "the request ended before its body did")  # nobody is there to read it
+    finally:
+        context.metrics.webapi.labels(name).observe(monotonic() - begun)
+
+
+async def _body(request: Request, share: Share) -> bytes:
+    try:
+        return await _read_body(request, share)
+    except ClientDisconnect:  # nobody is there to read the answer
+        raise Turned("incomplete", plain(400, "the request ended before its body did")) from None
 
 
 async def _read_body(request: Request, share: Share) -> bytes:
@@ -140,24 +174,43 @@ async def _read_body(request: Request, share: Share) -> bytes:
     return b"".join(pieces)
 
 
-async def _authenticated(request: Request, context: Context) -> AccountCaller | Response:
-    """Return who calls, or the answer for who may not."""
+def _credentials(request: Request, context: Context) -> tuple[str, str]:
+    """Return the Authorization header and the client's address.
+
+    Raises:
+        Turned: there are no credentials to check, or they may not be tried now.
+    """
     authorization = request.headers.get("authorization", "")
-    if len(request.headers.getlist("authorization")) > 1 or not _is_basic(authorization):
-        return plain(401, "send a login and its password as HTTP Basic", _CHALLENGE)
     trusted = context.settings.trusted_proxies
     remote = remote_address(request, trusted)
+    if len(request.headers.getlist("authorization")) > 1 or not _is_basic(authorization):
+        reason = "malformed" if authorization else "missing"
+        context.authenticator.note_failure(reason, Attempt("webapi", mechanism_of(authorization), remote))
+        raise Turned("badauth", plain(401, "send a login and its password as HTTP Basic", _CHALLENGE))
     if is_within(remote, trusted):
-        return plain(500, "the proxy in front of this server does not say who is calling: X-Forwarded-For is missing")
+        text = "the proxy in front of this server does not say who is calling: X-Forwarded-For is missing"
+        raise Turned("internal", plain(500, text))
     if not context.login_failures.may_try(remote):
-        return plain(429, "too many failed logins from your network; try again later", {"Retry-After": "60"})
+        context.metrics.ratelimited.labels("webapi").inc()
+        text = "too many failed logins from your network; try again later"
+        raise Turned("ratelimited", plain(429, text, {"Retry-After": "60"}))
+    return authorization, remote
+
+
+async def _authenticated(context: Context, authorization: str, remote: str) -> AccountCaller:
+    """Return who calls.
+
+    Raises:
+        Turned: who may not.
+    """
     try:
-        caller = await context.authenticator.identify(authorization, remote=remote)
+        caller = await context.authenticator.identify(authorization, remote=remote, door="webapi")
     except (Unauthenticated, Forbidden) as error:
         context.login_failures.failed(remote)
-        return plain(401, error.message, _CHALLENGE)
+        raise Turned("badauth", plain(401, error.message, _CHALLENGE)) from None
     if caller.account_id is None:
-        return plain(401, "an operator's key belongs to no account; use a login of the account", _CHALLENGE)
+        text = "an operator's key belongs to no account; use a login of the account"
+        raise Turned("badauth", plain(401, text, _CHALLENGE))
     context.login_failures.succeeded(remote)
     known = AccountCaller.of(caller, caller.account_id)
     return replace(known, uses_from_ids=known.uses_from_ids and _is_exact(known.login))

@@ -34,6 +34,25 @@ Code = Literal[
     "malformedMessageID",
 ]
 
+Result = Code | Literal["badauth", "ratelimited", "forbidden", "incomplete", "internal"]
+"""What a call that failed counts as, in mox's words and some of ours."""
+
+_CODE_OF: Final[Mapping[Result, str]] = {
+    "protocol": "validation_failed",
+    "user": "validation_failed",
+    "badAddress": "address_invalid",
+    "missingBody": "validation_failed",
+    "multipleFrom": "validation_failed",
+    "badFrom": "from_not_allowed",
+    "domainDisabled": "domain_disabled",
+    "noRecipients": "no_recipients",
+    "messageTooLarge": "too_large",
+    "malformedMessageID": "validation_failed",
+    "badauth": "unauthenticated",
+    "ratelimited": "too_many_failures",
+}
+"""Results in the words that the other doors count submissions by."""
+
 MOUNT: Final = "/webapi/v0/"
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' data:",
@@ -55,6 +74,19 @@ class Fault(Exception):
     def response(self) -> Response:
         """Return it as mox answers it."""
         return json_response({"Code": self.code, "Message": problems.clean(self.message)}, self.status)
+
+
+class Turned(Exception):
+    """Turned away before the method is looked at, with an answer about HTTP itself; counted as ``result``."""
+
+    def __init__(self, result: Result, answer: Response) -> None:
+        """Take what it counts as, and the answer."""
+        super().__init__(result)
+        self.result, self._answer = result, answer
+
+    def response(self) -> Response:
+        """Return the answer."""
+        return self._answer
 
 
 def json_response(document: Mapping[str, Any], status: int = 200) -> Response:
@@ -86,11 +118,38 @@ def fault_of(error: BadInput) -> Fault:
             return Fault("user", message)
 
 
+def result_of(error: Exception) -> Result:
+    """Return what a call counts as that ended with an error: the code that its caller is told, where it is told one."""
+    match error:
+        case Turned():
+            return error.result
+        case Fault():
+            return error.code
+        case HTTPException() if error.status_code == 413:
+            return "messageTooLarge"
+        case HTTPException():  # the body does not come
+            return "protocol"
+        case BadInput():
+            return fault_of(error).code
+        case _:
+            return "server" if problems.answer_to(error).expected else "internal"
+
+
+def submission_result_of(error: Exception) -> str:
+    """Return what a submission counts as that ended with an error: the code of the error, as by every door."""
+    match error:
+        case Turned() | Fault():
+            result = result_of(error)
+            return _CODE_OF.get(result, result)
+        case _:
+            return problems.answer_to(error).code
+
+
 def respond(error: Exception, scope: Mapping[str, Any]) -> Response:
     """Turn any error into the response for its request: in mox's form below its mount, else as a problem document."""
     if not str(scope.get("path", "")).startswith(MOUNT):
         return problems.respond(error, scope)
-    if isinstance(error, Fault):
+    if isinstance(error, Fault | Turned):
         return error.response()
     if isinstance(error, HTTPException):  # of the frame around all requests: the body is too long, or does not come
         if error.status_code == 413:
