@@ -14,6 +14,7 @@ _KEYS = {
     "key id": "key_id",
     "name": "name",
     "from_ids": "uses_from_ids",
+    "test": "test",
     "created": "created_at",
     "expires": "expires_at",
     "revoked": "revoked_at",
@@ -25,7 +26,7 @@ _LOGINS = {
     "created": "created_at",
     "revoked": "revoked_at",
 }
-_OPERATOR_KEYS = {heading: field for heading, field in _KEYS.items() if field != "uses_from_ids"}
+_OPERATOR_KEYS = {heading: field for heading, field in _KEYS.items() if field not in {"uses_from_ids", "test"}}
 _BEARER = "Send it as the header Authorization: Bearer <key>."
 _LONGEST_PASSWORD = 1024
 
@@ -38,7 +39,9 @@ FromIdsOption = Annotated[
     bool,
     typer.Option("--from-ids/--no-from-ids", help="Give each delivery a token in its return path, for reports."),
 ]
-KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, or the part between its underscores.")]
+KeyArgument = Annotated[
+    str, typer.Argument(metavar="KEY", help="The key's id, or its part of 12 characters between underscores.")
+]
 
 key = new_group("key", "API keys of an account.")
 login = new_group("login", "Logins of an account: an address and a password.")
@@ -57,10 +60,13 @@ def create_key(
     *,
     name: NameOption = None,
     from_ids: FromIdsOption = True,
+    test: Annotated[
+        bool, typer.Option("--test", help="A sandbox key: outcomes are simulated, nothing is sent.")
+    ] = False,
     expires_at: ExpiresOption = None,
 ) -> None:
     """Create an API key of an account, and show it this once."""
-    new = given(name=name, uses_from_ids=from_ids, expires_at=expires_at)
+    new = given(name=name, uses_from_ids=from_ids, test=test, expires_at=expires_at)
     made = operator.client.post(f"{operator.account(account)}/keys", new)
     operator.output.secret(made, "key", f"API key {made.get('id')} of account {account}:", _BEARER)
 

@@ -21,7 +21,7 @@ from shared.db.credentials import CredentialRow, find_credential, find_suffixed_
 from shared.db.engine import Pool, reachable
 from shared.errors import AddressInvalid, BadInput, Forbidden, Overloaded, Unauthenticated, Unavailable
 from shared.mail.address import parse
-from shared.security.credentials import VerifiedPasswords, key_matches, password_matches, split_api_key
+from shared.security.credentials import ApiKey, VerifiedPasswords, key_matches, password_matches, split_api_key
 from shared.security.keys import KeyRing
 from shared.security.scram import Verifier, nobody, parse_verifier
 
@@ -32,6 +32,9 @@ _ARGON2_AT_ONCE = 2
 _ARGON2_WAITING = 64
 """Password checks in hand, beyond which a request is turned away: each costs some 15 ms of processor time."""
 
+_NO_KEY = (
+    "this is no API key: one looks like ph_<12 characters>_<43 characters>, that of a sandbox begins with ph_test_"
+)
 _UNKNOWN_KEY = "this API key is not known here; check that it was copied whole"
 _UNKNOWN_LOGIN = "user name or password is wrong"
 
@@ -188,10 +191,10 @@ class Authenticator:
         scheme, _, rest = authorization[:_LONGEST_HEADER].partition(" ")
         match scheme.lower():  # RFC 9110 11.1: case-insensitive
             case "bearer":
-                parts = split_api_key(rest.strip())
-                if parts is None:
-                    raise _Refused("malformed", "this is no API key: one looks like ph_<12 characters>_<43 characters>")
-                return await self._by_key(*parts), None
+                key = split_api_key(rest.strip())
+                if key is None:
+                    raise _Refused("malformed", _NO_KEY)
+                return await self._by_whole_key(key), None
             case "basic":
                 return await self._by_user(*_basic(rest))
             case _:
@@ -201,8 +204,9 @@ class Authenticator:
         if "@" in user:
             return await self._by_password(user, password), user
         whole = split_api_key(password)
-        secret = whole[1] if whole is not None and whole[0] == user else password
-        return await self._by_key(user, secret), None
+        if whole is not None and whole.key_id == user:
+            return await self._by_whole_key(whole), None
+        return await self._by_key(user, password), None
 
     async def _by_name(self, user: str) -> tuple[CredentialRow, str | None]:
         row = await self._find_user(user)
@@ -215,6 +219,12 @@ class Authenticator:
             return await self._find(login_id(user) if "@" in user else user)
         except AddressInvalid:
             return None
+
+    async def _by_whole_key(self, key: ApiKey) -> CredentialRow:
+        row = await self._by_key(key.key_id, key.secret)
+        if row.is_test is not key.is_test:  # whoever writes test into a key must not send in earnest with it
+            raise _Refused("unknown_key", _UNKNOWN_KEY)
+        return row
 
     async def _by_key(self, key_id: str, secret: str) -> CredentialRow:
         row = await self._find(key_id)

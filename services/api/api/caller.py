@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from shared.db.accept import TEST_STREAM
+
 CredentialKind = Literal["api_key", "login"]
 
 
@@ -32,6 +34,11 @@ class AccountCaller:
     uses_from_ids: bool
     is_test: bool
     login: str | None = None
+
+    @property
+    def stream(self) -> str:
+        """The stream it acts in, and sees: mail and suppressions of a sandbox key are apart from all others of its account."""
+        return TEST_STREAM if self.is_test else ""
 
     @classmethod
     def of(cls, caller: Caller, account_id: int) -> "AccountCaller":

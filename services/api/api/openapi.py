@@ -17,7 +17,8 @@ DESCRIPTION = """\
 HTTP in, SMTP out, webhooks back: a self-hosted email sending platform.
 
 **Credentials.** An API key as `Authorization: Bearer ph_...`, or HTTP Basic with a login and its password (or a key's id and
-secret). Keys and logins of an account see only that account; operators' keys create accounts and what belongs to them.
+secret). Keys and logins of an account see only that account; operators' keys create accounts and what belongs to them. A key that begins with `ph_test_` is one of the sandbox: what is handed in
+with it goes nowhere, its outcome is simulated, and it sees only its own.
 
 **Errors** are problem documents (RFC 9457). Decide by `code`; the texts are for people.
 

@@ -24,7 +24,7 @@ from shared.db.accept import AcceptedMessage, NewDelivery, NewMessage
 from shared.db.domains import SenderDomain, sender_allowed
 from shared.db.engine import Connection, Pool, reachable
 from shared.db.ids import IdBlocks
-from shared.db.lanes import Lanes, SiteName
+from shared.db.lanes import SANDBOX, Lanes, SiteName
 from shared.errors import FromNotAllowed, PosthouseError
 from shared.lifecycle import DeliveryState
 from shared.mail import headers
@@ -136,7 +136,7 @@ class Submitter:
             len(submission.raw or b""),
             lambda: prepare(submission, self._rules.limits, Makings(self._now(), self._rules.hostname, self._random)),
         )
-        sites = {mailbox.address.domain: self._site(mailbox) for mailbox in message.recipients}
+        sites = {mailbox.address.domain: self._site(mailbox, submission) for mailbox in message.recipients}
         async with reachable(), self._pool.acquire() as connection:
             domain = await self._sender_domain(connection, submission, message.sender, message.sender_field)
             message_id, *delivery_ids = await self._ids.take(connection, 1 + len(message.recipients))
@@ -190,7 +190,9 @@ class Submitter:
     async def _aside(weight: int, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work) if weight > _LOOP_MAY_COMPOSE else work()
 
-    def _site(self, mailbox: Mailbox) -> SiteName:
+    def _site(self, mailbox: Mailbox, submission: Submission) -> SiteName:
+        if submission.caller.is_test:
+            return SANDBOX
         if self._rules.relay is not None:
             return SiteName("relay", self._rules.relay)
         return SiteName("domain", mailbox.address.domain)

@@ -8,5 +8,6 @@ The journey of one delivery:
 3. ``route`` finds the next hops: the relay, or the MX hosts of the site's domain.
 4. ``delivery.smtp`` opens a session; ``signing`` signs; the start gate records the attempt; the mail is sent.
 5. ``outcome`` alone decides what the replies mean; ``ledger`` writes it through ``shared.db.outcomes`` and rings.
+   Mail of sandbox keys goes from 2 to 5: ``sandbox`` reads its results from its addresses, and no session is opened.
 6. The session takes the next mail of the site, until there is none; then the slot goes back.
 """

@@ -9,6 +9,7 @@ from datetime import datetime
 import asyncpg
 import structlog
 
+from shared.db.accept import TEST_STREAM
 from shared.db.engine import Connection, Pool, with_fresh_plans
 from shared.db.queue import Claimed
 from shared.db.starts import Candidate
@@ -19,7 +20,7 @@ SMALL = 64 * 1024
 """Bodies up to this size are loaded with their batch."""
 
 _LOAD = """
-SELECT d.id, d.account_id, d.message_id, d.mail_from, d.recipient, d.recipient_domain, d.recipient_key, d.stream,
+SELECT d.id, d.account_id, d.message_id, d.mail_from, d.from_id IS NOT NULL AS has_from_id, d.recipient, d.recipient_domain, d.recipient_key, d.stream,
     greatest(d.created_at, m.send_at) AS wanted_since, m.sender, m.sender_domain, m.size, m.header_size, m.smtputf8, m.require_tls IS TRUE AS require_tls, a.retry_schedule
 FROM delivery d JOIN message m ON m.id = d.message_id JOIN account a ON a.id = d.account_id
 WHERE d.id = ANY ($1::bigint[])
@@ -39,6 +40,8 @@ class Mail:
     candidate: Candidate
     message_id: int
     mail_from: str
+    has_from_id: bool
+    """Whether a from_id stands in ``mail_from``."""
     recipient: str
     wanted_since: datetime
     """Accepted, or the time that its sender set: the age that the retry schedule counts begins here."""
@@ -55,6 +58,11 @@ class Mail:
     def delivery_id(self) -> int:
         """The delivery's id."""
         return self.claimed.id
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it was handed in with a sandbox key, and must not leave the house."""
+        return self.candidate.stream == TEST_STREAM
 
 
 async def load(pool: Pool, rows: Sequence[Claimed]) -> list[Mail]:
@@ -75,7 +83,11 @@ async def load(pool: Pool, rows: Sequence[Claimed]) -> list[Mail]:
 async def _fetch(pool: Pool, rows: Sequence[Claimed]) -> tuple[dict[int, asyncpg.Record], dict[int, bytes]]:
     async with pool.acquire() as connection:
         facts = {record["id"]: record for record in await connection.fetch(_LOAD, [row.id for row in rows])}
-        small = {record["message_id"] for record in facts.values() if record["size"] <= SMALL}
+        small = {
+            record["message_id"]
+            for record in facts.values()
+            if record["size"] <= SMALL and record["stream"] != TEST_STREAM  # of sandbox mail nobody reads the content
+        }
         bodies = (
             {record["message_id"]: record["bytes"] for record in await connection.fetch(_SMALL_BODIES, list(small))}
             if small
@@ -101,6 +113,7 @@ def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None) -> Mail:
         candidate=candidate,
         message_id=record["message_id"],
         mail_from=record["mail_from"],
+        has_from_id=record["has_from_id"],
         recipient=record["recipient"],
         wanted_since=record["wanted_since"],
         size=record["size"],

@@ -12,7 +12,8 @@ from shared.events import EventType
 
 FORMAT = "posthouse"
 
-# Reported by an RFC 3464 message, where there is a report at all: complaints come by RFC 5965, the unrecognized are neither.
+# Reported by an RFC 3464 message, where there is a report at all: complaints come by RFC 5965, the unrecognized are neither. A
+# bounce always is; that of a sandbox has no report.
 _NOT_BY_DSN = frozenset({EventType.COMPLAINED.value, EventType.UNRECOGNIZED.value, EventType.RECEIVED.value})
 
 
@@ -40,6 +41,7 @@ def build(call: LoadedCall | None, endpoint_format: str) -> bytes:
             "id": str(call.event.id),
             "created_at": _timestamp(call.event.created_at),
             "account_id": str(call.account_id),
+            "test": call.mail.is_test,
             "data": _data(call.event, call.mail),
         }
     )
@@ -59,7 +61,7 @@ def _data(event: LoadedEvent, mail: LoadedMail) -> dict[str, object]:
         "text": event.text or "",
         "category": event.category,
         "suppressing": event.suppressing,
-        "dsn": event.report_id is not None and event.type not in _NOT_BY_DSN,
+        "dsn": event.type == EventType.BOUNCED.value or (event.report_id is not None and event.type not in _NOT_BY_DSN),
         "extra": orjson.loads(mail.extra) if mail.extra else {},
         "tags": list(mail.tags),
     }

@@ -228,9 +228,9 @@ async def _store(connection: Connection, messages: Sequence[NewMessage]) -> list
         [c[1] for c in chunks],
         [c[2] for c in chunks],
     )
-    tags = [(m.account_id, tag, m.id) for m in messages for tag in dict.fromkeys(m.tags or ())]
+    tags = [(m.account_id, m.stream, tag, m.id) for m in messages for tag in dict.fromkeys(m.tags or ())]
     if tags:
-        await connection.execute(_TAGS, [t[0] for t in tags], [t[1] for t in tags], [t[2] for t in tags])
+        await connection.execute(_TAGS, *([tag[place] for tag in tags] for place in range(4)))
     found = await _store_deliveries(connection, messages)
     return [_accepted(message, found) for message in messages]
 
@@ -331,9 +331,7 @@ FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6
     AS m (id, account_id, door, credential_id, message_id, sender, sender_domain, subject, size, header_size, smtputf8, extra, tags,
         require_tls, expires_at, save_sent, bcc, is_test, send_at)
 """
-_TAGS = (
-    "INSERT INTO message_tag (account_id, tag, message_id) SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[])"
-)
+_TAGS = "INSERT INTO message_tag (account_id, stream, tag, message_id) SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[])"
 _DELIVERIES = f"""
 WITH d AS (
     SELECT *, listed AND rule_id IS NULL AND (due_at IS NULL OR due_at <= now()) AS suppressed, rule_id IS NOT NULL AS held
@@ -364,8 +362,8 @@ WITH d AS (
 ), woken AS (
     INSERT INTO delivery_wake (lane_id) SELECT DISTINCT lane_id FROM d WHERE NOT suppressed AND NOT held
 ), told AS (
-    INSERT INTO event (id, account_id, delivery_id, type, code, enhanced, text)
-    SELECT nextval('event_id'), account_id, id, 'suppressed', 0, '', 'the recipient is on the suppression list' FROM d WHERE suppressed
+    INSERT INTO event (id, account_id, delivery_id, type, code, enhanced, text, stream)
+    SELECT nextval('event_id'), account_id, id, 'suppressed', 0, '', 'the recipient is on the suppression list', stream FROM d WHERE suppressed
     RETURNING id
 ), pending AS (
     INSERT INTO event_pending (event_id) SELECT id FROM told

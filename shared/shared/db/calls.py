@@ -83,6 +83,8 @@ class LoadedMail:
     extra: str | None
     """JSON object of strings."""
     tags: tuple[str, ...]
+    is_test: bool
+    """Handed in with a sandbox key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,7 @@ async def load_calls(connection: Connection, call_ids: Sequence[int]) -> dict[in
                 subject=row["subject"],
                 extra=row["extra"],
                 tags=tuple(row["tags"] or ()),
+                is_test=row["is_test"],
             ),
         )
         for row in await connection.fetch(_LOAD, list(call_ids))
@@ -270,7 +273,7 @@ SELECT call_id, verdict, (attempt + (verdict = 'start' AND NOT again)::integer):
 _LOAD = """
 SELECT c.id AS call_id, c.endpoint_id, c.account_id, c.created_at AS call_created_at,
     e.id AS event_id, e.type, e.created_at, e.delivery_id, e.report_id, e.attempt::integer AS attempt, e.code, e.enhanced, e.text, e.category, e.suppressing,
-    m.id AS message, m.message_id, d.recipient, d.from_id, m.subject, m.extra::text AS extra, m.tags
+    m.id AS message, m.message_id, d.recipient, d.from_id, m.subject, m.extra::text AS extra, m.tags, m.is_test
 FROM call c LEFT JOIN event e ON e.id = c.event_id LEFT JOIN delivery d ON d.id = e.delivery_id LEFT JOIN message m ON m.id = d.message_id
 WHERE c.id = ANY ($1::bigint[])
 """

@@ -106,6 +106,8 @@ class KeyOptions:
     name: str = ""
     uses_from_ids: bool = True
     expires_at: datetime | None = None
+    is_test: bool = False
+    """A sandbox key: what is handed in with it goes nowhere."""
     key: ApiKey | None = None
     """The key itself where the caller keeps it; None: a new one."""
 
@@ -135,7 +137,7 @@ async def create_operator_key(
 async def _create_key(
     session: AsyncSession, ring: KeyRing, account_id: int | None, options: KeyOptions
 ) -> tuple[Credential, str]:
-    key = options.key or new_api_key()
+    key = options.key or new_api_key(is_test=options.is_test)
     verifier = await asyncio.to_thread(scram_verifier, key.text)
     statement = insert(Credential).values(
         account_id=account_id,
@@ -146,6 +148,7 @@ async def _create_key(
         key_hash=key_hash(ring, key.secret),
         scram_sha_256=verifier,
         uses_from_ids=options.uses_from_ids,
+        is_test=key.is_test,
         expires_at=options.expires_at,
     )
     row: Credential | None = await session.scalar(statement.on_conflict_do_nothing().returning(Credential))

@@ -111,12 +111,11 @@ async def _key(session: AsyncSession, ring: KeyRing, account_id: int | None, kep
     """Return a working API key of the account (None: of an operator): the kept one where there is one."""
     given: ApiKey | None = None
     if kept is not None:
-        parts = split_api_key(kept)
-        if parts is None:
+        given = split_api_key(kept)
+        if given is None:
             raise ConfigurationError(
                 "a key kept in the data folder is no API key; delete it there, and a new one is made"
             )
-        given = ApiKey(*parts)
         row = await session.scalar(select(Credential).where(col(Credential.public_id) == given.key_id))
         if row is not None:
             usable = row.account_id == account_id and row.key_hash is not None and row.revoked_at is None

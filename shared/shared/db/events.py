@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from shared.db import inputs, paging
+from shared.db.accept import TEST_STREAM
 from shared.db.engine import Connection
 from shared.errors import ValidationFailed
 from shared.events import EventType
@@ -36,6 +37,8 @@ class EventView:
     category: str | None
     suppressing: bool
     """Whether this event put the recipient on the suppression list."""
+    is_test: bool
+    """Of mail that was handed in with a sandbox key."""
     recipient: str | None
     """Of the delivery, read now; None for an inbound message or once the delivery is forgotten."""
     from_id: str | None
@@ -68,11 +71,11 @@ _LIST = """
 WITH scanned AS MATERIALIZED ({scan}), last AS (
     SELECT xact, id, (SELECT count(*) FROM scanned) AS n FROM scanned ORDER BY xact DESC, id DESC LIMIT 1
 ), found AS (
-    SELECT * FROM scanned WHERE $6::text[] IS NULL OR type = ANY ($6) ORDER BY xact, id LIMIT $5
+    SELECT * FROM scanned WHERE stream = {stream} AND ($6::text[] IS NULL OR type = ANY ($6)) ORDER BY xact, id LIMIT $5
 )
 SELECT last.xact::text::numeric AS last_xact, last.id AS last_id, last.n AS scanned, f.xact::text::numeric AS xact, f.id, f.type,
     f.created_at, f.delivery_id, f.inbound_message_id, f.report_id, f.attempt, f.code, f.enhanced, f.text, f.category, f.suppressing,
-    d.recipient, d.from_id, m.id AS message_id, m.message_id AS message_id_header, m.subject
+    f.stream = 'test' AS is_test, d.recipient, d.from_id, m.id AS message_id, m.message_id AS message_id_header, m.subject
 FROM last LEFT JOIN found f ON true LEFT JOIN delivery d ON d.id = f.delivery_id AND d.account_id = f.account_id LEFT JOIN message m ON m.id = d.message_id
 ORDER BY f.xact, f.id
 """
@@ -85,6 +88,8 @@ class EventFilter:
     types: Sequence[str] = ()
     """Values of :class:`EventType`."""
     delivery_id: int | None = None
+    stream: str = ""
+    """Empty, or TEST_STREAM: nobody sees both."""
 
 
 async def list_events(
@@ -106,13 +111,17 @@ async def list_events(
     if unknown:
         raise ValidationFailed(f"a type is one of: {', '.join(EventType)}", field="type")
     xact, after = paging.decode(_CURSOR, cursor, count=2) if cursor else (0, 0)
-    # Without a filter on types, the first ones looked at are the page.
-    scanned = SCANNED if filters.types else size + 1
-    arguments: list[object] = [account_id, str(xact), after, scanned, size + 1, list(filters.types) or None]
+    arguments: list[object] = [size + 1, list(filters.types) or None]
     if filters.delivery_id is not None:
         arguments.append(inputs.row_id(filters.delivery_id, "delivery"))
-    rows = await connection.fetch(_list_sql(filters), *arguments)
-    found = [row for row in rows if row["id"] is not None]
+    # Without a filter on types, the first ones looked at are the page; unless those of the other stream lie among them.
+    scanned = SCANNED if filters.types else size + 1
+    while True:
+        rows = await connection.fetch(_list_sql(filters), account_id, str(xact), after, scanned, *arguments)
+        found = [row for row in rows if row["id"] is not None]
+        if len(found) > size or not rows or rows[0]["scanned"] < scanned or scanned == SCANNED:
+            break
+        scanned = SCANNED
     items = [_event(dict(row)) for row in found[:size]]
     if len(found) > size:  # more match: go on behind the last one shown
         return EventPage(
@@ -125,7 +134,8 @@ async def list_events(
 
 
 def _list_sql(filters: EventFilter) -> str:
-    return _LIST.format(scan=_SCAN_ACCOUNT if filters.delivery_id is None else _SCAN_DELIVERY)
+    scan = _SCAN_ACCOUNT if filters.delivery_id is None else _SCAN_DELIVERY
+    return _LIST.format(scan=scan, stream=f"'{TEST_STREAM}'" if filters.stream == TEST_STREAM else "''")
 
 
 def _event(values: dict[str, object]) -> EventView:

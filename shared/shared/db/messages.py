@@ -1,13 +1,14 @@
 """Messages and deliveries as people read them. Nothing here writes; a live delivery's state is read off its queue row."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
 
 from shared.db import inputs, paging
+from shared.db.accept import TEST_STREAM
 from shared.db.engine import Connection
 from shared.db.paging import Page
 from shared.db.tags import tagged_messages
@@ -90,6 +91,8 @@ class MessageView:
     size: int
     """In octets, header included."""
     smtputf8: bool
+    is_test: bool
+    """Handed in with a sandbox key."""
     extra: Mapping[str, str]
     tags: tuple[str, ...]
     send_at: datetime | None
@@ -108,6 +111,16 @@ class MessageDetail:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageFilter:
+    """Which messages to list."""
+
+    tags: tuple[str, ...] = ()
+    """They have all of them."""
+    stream: str = ""
+    """Empty, or TEST_STREAM: nobody sees both."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryFilter:
     """Which deliveries to list; what is None does not matter."""
 
@@ -117,6 +130,8 @@ class DeliveryFilter:
     """The whole address as it was stored."""
     tags: tuple[str, ...] = ()
     """All of which their message has."""
+    stream: str = ""
+    """Empty, or TEST_STREAM: nobody sees both."""
 
 
 _DELIVERY = """
@@ -125,14 +140,21 @@ d.id, d.message_id, d.recipient, d.mail_from, d.from_id, d.state, d.attempts, d.
     q.worker_id IS NOT NULL AS claimed, q.started_at IS NOT NULL AS started, q.attempt
 """
 _MESSAGE = """
-SELECT id, created_at, door, message_id, sender, subject, size, smtputf8, extra::text AS extra, tags, send_at, expires_at, require_tls, save_sent
+SELECT id, created_at, door, message_id, sender, subject, size, smtputf8, is_test, extra::text AS extra, tags, send_at, expires_at, require_tls, save_sent
 FROM message
 """
-_MESSAGE_OF_ID = _MESSAGE + "WHERE account_id = $1 AND id = $2"
-# As _SCAN below: only message_account can serve it.
-_MESSAGES = (
-    _MESSAGE + "WHERE account_id >= $1 AND (account_id, id) < ($1, $2) ORDER BY account_id DESC, id DESC LIMIT $3"
+_MESSAGE_OF_ID = _MESSAGE + "WHERE account_id = $1 AND id = $2 AND is_test = ($3 = 'test')"
+# As for deliveries, below: only message_account can serve it, and message_test what a sandbox handed in.
+_MESSAGES = """
+WITH scanned AS MATERIALIZED (
+    SELECT id, is_test FROM message WHERE {which} account_id >= $1 AND (account_id, id) < ($1, $2) ORDER BY account_id DESC, id DESC LIMIT $3
 )
+SELECT (SELECT min(id) FROM scanned) AS last_id, (SELECT count(*) FROM scanned) AS scanned, ARRAY(
+    SELECT id FROM scanned WHERE is_test = {is_test} ORDER BY id DESC LIMIT $4
+) AS ids
+"""
+_MESSAGES_IN_EARNEST = _MESSAGES.format(which="", is_test="false")
+_MESSAGES_IN_TEST = _MESSAGES.format(which="is_test AND", is_test="true")
 _MESSAGES_OF_IDS = _MESSAGE + "WHERE account_id = $1 AND id = ANY ($2::bigint[]) ORDER BY id DESC"
 _OF_MESSAGE = f"""
 SELECT {_DELIVERY} FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
@@ -140,7 +162,7 @@ WHERE d.account_id = $1 AND d.message_id = $2 ORDER BY d.id
 """
 _ONE = f"""
 SELECT {_DELIVERY} FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
-WHERE d.account_id = $1 AND d.id = $2
+WHERE d.account_id = $1 AND d.id = $2 AND d.stream = $3
 """
 _ATTEMPTS = """
 SELECT delivery_id, n, started_at, finished_at, outcome, stage, code, enhanced, text, host, ip, tls
@@ -155,6 +177,10 @@ CASE WHEN q.delivery_id IS NULL THEN d.state WHEN q.hold THEN 'held' WHEN q.star
 # through everybody's mail. Ordered by (account_id, id) and bounded by a row comparison, only delivery_account can serve it.
 _SCAN = """
 SELECT * FROM delivery WHERE account_id >= $1 AND (account_id, id) < ($1, $2) ORDER BY account_id DESC, id DESC LIMIT $3
+"""
+# The same rows by an index that holds no others.
+_SCAN_TEST = """
+SELECT * FROM delivery WHERE stream = 'test' AND account_id >= $1 AND (account_id, id) < ($1, $2) ORDER BY account_id DESC, id DESC LIMIT $3
 """
 # OFFSET 0 keeps the ORDER BY from choosing the index.
 _SCAN_MESSAGE = """
@@ -173,7 +199,7 @@ ORDER BY d.message_id DESC, d.id DESC LIMIT $5
 _LIST = """
 WITH scanned AS MATERIALIZED ({scan}), last AS (SELECT min(id) AS id, count(*) AS n FROM scanned), found AS (
     SELECT {delivery} FROM scanned d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
-    WHERE ($5::text IS NULL OR {state} = $5) AND ($6::text IS NULL OR d.recipient = $6)
+    WHERE d.stream = {stream} AND ($5::text IS NULL OR {state} = $5) AND ($6::text IS NULL OR d.recipient = $6)
     ORDER BY d.id DESC LIMIT $4
 )
 SELECT last.id AS last_id, last.n AS scanned, found.* FROM last LEFT JOIN found ON true ORDER BY found.id DESC
@@ -181,9 +207,11 @@ SELECT last.id AS last_id, last.n AS scanned, found.* FROM last LEFT JOIN found 
 _BODY = "SELECT seq, bytes FROM message_body WHERE message_id = $1 AND seq >= $2 ORDER BY seq LIMIT $3"
 
 
-async def get_message(connection: Connection, account_id: int, message_id: int) -> MessageDetail | None:
-    """Return a message of an account with its deliveries and their attempts; None where the account has none of this id."""
-    row = await connection.fetchrow(_MESSAGE_OF_ID, account_id, inputs.row_id(message_id, "message"))
+async def get_message(
+    connection: Connection, account_id: int, message_id: int, *, stream: str = ""
+) -> MessageDetail | None:
+    """Return a message of a stream with its deliveries and their attempts; None where the account has none of this id there."""
+    row = await connection.fetchrow(_MESSAGE_OF_ID, account_id, inputs.row_id(message_id, "message"), stream)
     if row is None:
         return None
     rows = await connection.fetch(_OF_MESSAGE, account_id, message_id)
@@ -194,26 +222,49 @@ async def get_message(connection: Connection, account_id: int, message_id: int) 
 
 
 async def list_messages(
-    connection: Connection, account_id: int, tags: Sequence[str] = (), *, cursor: str | None = None, limit: int = 50
+    connection: Connection, account_id: int, wanted: MessageFilter, *, cursor: str | None = None, limit: int = 50
 ) -> Page[MessageView]:
-    """Return a page of the messages of an account that have all of some tags, the newest first.
+    """Return a page of the messages of a stream that have all of some tags, the newest first.
+
+    A page may be short, or empty, and still have a next one.
 
     Raises:
         ValidationFailed: cursor, limit or tags are not usable.
     """
     size = inputs.page_size(limit)
     before = paging.decode(_MESSAGE_CURSOR, cursor)[0] if cursor else _LARGEST
-    if not tags:
-        views = [_message(row) for row in await connection.fetch(_MESSAGES, account_id, before, size + 1)]
-        return paging.page(_MESSAGE_CURSOR, [(view.id, view) for view in views], size)
-    tagged = await tagged_messages(connection, account_id, tags, newest=before - 1, limit=size)
-    views = [_message(row) for row in await connection.fetch(_MESSAGES_OF_IDS, account_id, tagged.message_ids)]
-    return Page(views, None if tagged.next_id is None else paging.encode(_MESSAGE_CURSOR, tagged.next_id + 1))
+    if wanted.tags:
+        tagged = await tagged_messages(
+            connection, account_id, wanted.tags, stream=wanted.stream, newest=before - 1, limit=size
+        )
+        ids, next_before = tagged.message_ids, None if tagged.next_id is None else tagged.next_id + 1
+    else:
+        ids, next_before = await _newest(connection, account_id, wanted.stream, before, size)
+    views = [_message(row) for row in await connection.fetch(_MESSAGES_OF_IDS, account_id, ids)]
+    return Page(views, None if next_before is None else paging.encode(_MESSAGE_CURSOR, next_before))
 
 
-async def get_delivery(connection: Connection, account_id: int, delivery_id: int) -> DeliveryDetail | None:
-    """Return a delivery of an account with its attempts; None where the account has none of this id."""
-    row = await connection.fetchrow(_ONE, account_id, inputs.row_id(delivery_id, "delivery"))
+async def _newest(
+    connection: Connection, account_id: int, stream: str, before: int, size: int
+) -> tuple[list[int], int | None]:
+    """Return messages of a stream, and what the next ones are older than; None: there are no more."""
+    sql = _MESSAGES_IN_TEST if stream == TEST_STREAM else _MESSAGES_IN_EARNEST
+    scanned = size + 1
+    (row,) = await connection.fetch(sql, account_id, before, scanned, size + 1)
+    if len(row["ids"]) <= size and row["scanned"] == scanned:  # those of a sandbox lie between the others
+        scanned = SCANNED
+        (row,) = await connection.fetch(sql, account_id, before, scanned, size + 1)
+    ids: list[int] = row["ids"]
+    if len(ids) > size:
+        return ids[:size], ids[size - 1]
+    return ids, row["last_id"] if row["scanned"] == scanned else None
+
+
+async def get_delivery(
+    connection: Connection, account_id: int, delivery_id: int, *, stream: str = ""
+) -> DeliveryDetail | None:
+    """Return a delivery of a stream with its attempts; None where the account has none of this id there."""
+    row = await connection.fetchrow(_ONE, account_id, inputs.row_id(delivery_id, "delivery"), stream)
     if row is None:
         return None
     attempts = await _attempts(connection, [row["id"]])
@@ -243,20 +294,17 @@ async def list_deliveries(
     if filters.tags:
         return await _list_tagged(connection, account_id, filters, cursor, size)
     before = paging.decode(_CURSOR, cursor)[0] if cursor else _LARGEST
-    # Without a filter on rows, the first ones looked at are the page.
-    scanned = size + 1 if filters.state is None and filters.recipient is None else SCANNED
-    arguments: list[object] = [
-        account_id,
-        before,
-        scanned,
-        size + 1,
-        filters.state and filters.state.value,
-        filters.recipient,
-    ]
+    arguments: list[object] = [size + 1, filters.state and filters.state.value, filters.recipient]
     if filters.message_id is not None:
         arguments.append(inputs.row_id(filters.message_id, "message"))
-    rows = await connection.fetch(_list_sql(filters), *arguments)
-    found = [_delivery(row) for row in rows if row["id"] is not None]
+    # Without a filter on rows, the first ones looked at are the page; unless those of a sandbox lie among them.
+    scanned = size + 1 if filters.state is None and filters.recipient is None else SCANNED
+    while True:
+        rows = await connection.fetch(_list_sql(filters), account_id, before, scanned, *arguments)
+        found = [_delivery(row) for row in rows if row["id"] is not None]
+        if len(found) > size or rows[0]["scanned"] < scanned or scanned == SCANNED:
+            break
+        scanned = SCANNED
     page = paging.page(_CURSOR, [(view.id, view) for view in found], size)
     if page.next_cursor is None and rows[0]["scanned"] == scanned:
         return Page(page.items, paging.encode(_CURSOR, rows[0]["last_id"]))
@@ -273,6 +321,7 @@ async def _list_tagged(
         connection,
         account_id,
         filters.tags,
+        stream=filters.stream,
         newest=message if only is None else min(message, only),
         limit=1 if only is not None else size + 1 if one_each else TAGGED_SCANNED,
     )
@@ -290,8 +339,10 @@ async def _list_tagged(
 
 
 def _list_sql(filters: DeliveryFilter) -> str:
-    scan = _SCAN if filters.message_id is None else _SCAN_MESSAGE
-    return _LIST.format(scan=scan, delivery=_DELIVERY, state=_STATE)
+    of_account = _SCAN_TEST if filters.stream == TEST_STREAM else _SCAN
+    scan = of_account if filters.message_id is None else _SCAN_MESSAGE
+    stream = f"'{TEST_STREAM}'" if filters.stream == TEST_STREAM else "''"
+    return _LIST.format(scan=scan, delivery=_DELIVERY, state=_STATE, stream=stream)
 
 
 async def body(connection: Connection, message_id: int) -> AsyncIterator[bytes]:
@@ -327,6 +378,7 @@ def _message(row: asyncpg.Record) -> MessageView:
         subject=row["subject"],
         size=row["size"],
         smtputf8=row["smtputf8"],
+        is_test=row["is_test"],
         extra=json.loads(row["extra"]) if row["extra"] is not None else {},
         tags=tuple(row["tags"] or ()),
         send_at=row["send_at"],

@@ -72,6 +72,8 @@ class Outcome:
     facts: AttemptFacts = field(default_factory=AttemptFacts)
     report_id: int | None = None
     inbound_message_id: int | None = None
+    report: "Outcome | None" = None
+    """What a report will say of this delivery, which only a simulation knows beforehand; recorded in the same go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,9 @@ async def _record_each_once(connection: Connection, outcomes: list[Outcome]) -> 
         reports = await connection.fetch(_UNPARK, ended)
         if reports:
             recorded |= await record(connection, [_outcome_of_report(row) for row in reports])
+    foreseen = [e.outcome.report for e in effects if e.outcome.report is not None and e.state is not None]
+    if foreseen:  # only of those that this settled: a repeat must not report again
+        recorded |= await record(connection, foreseen)
     return recorded
 
 
@@ -252,6 +257,7 @@ def _columns(effects: list[_Effect]) -> list[list[object]]:
         [clean_text(e.outcome.facts.tls) for e in effects],
         [e.outcome.report_id for e in effects],
         [e.outcome.inbound_message_id for e in effects],
+        [e.delivery["stream"] for e in effects],
     ]
 
 
@@ -316,9 +322,10 @@ SELECT r.* FROM report r WHERE r.id IN (SELECT report_id FROM parked) ORDER BY r
 _WRITE = """
 WITH effect AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::smallint[], $6::interval[], $7::text[], $8::text[], $9::integer[],
-        $10::text[], $11::text[], $12::text[], $13::boolean[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bigint[], $19::bigint[])
+        $10::text[], $11::text[], $12::text[], $13::boolean[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bigint[], $19::bigint[],
+        $20::text[])
     WITH ORDINALITY AS e (delivery_id, account_id, attempt, state, attempts, retry_in, event, outcome, code,
-        enhanced, text, category, suppressing, stage, host, ip, tls, report_id, inbound_message_id, place)
+        enhanced, text, category, suppressing, stage, host, ip, tls, report_id, inbound_message_id, stream, place)
 ), finished AS (
     UPDATE attempt a SET finished_at = now(), outcome = e.outcome, stage = e.stage, code = e.code, enhanced = e.enhanced, text = e.text,
         host = e.host, ip = e.ip, tls = e.tls
@@ -341,8 +348,9 @@ WITH effect AS (
 ), woken AS (
     INSERT INTO delivery_wake (lane_id) SELECT DISTINCT lane_id FROM again
 ), told AS (
-    INSERT INTO event (id, account_id, delivery_id, inbound_message_id, report_id, type, attempt, code, enhanced, text, category, suppressing)
-    SELECT nextval('event_id'), account_id, delivery_id, inbound_message_id, report_id, event, attempt, code, enhanced, text, category, suppressing
+    INSERT INTO event (id, account_id, delivery_id, inbound_message_id, report_id, type, attempt, code, enhanced, text, category, suppressing, stream)
+    SELECT nextval('event_id'), account_id, delivery_id, inbound_message_id, report_id, event, attempt, code, enhanced, text, category, suppressing,
+        stream
     FROM (SELECT * FROM effect WHERE event IS NOT NULL ORDER BY place) AS ordered
     RETURNING id, account_id
 ), pending AS (

@@ -1,4 +1,4 @@
-"""Which messages of an account have some tags: walked from the newest down, index entry by index entry.
+"""Which messages of a stream have some tags: walked from the newest down, index entry by index entry.
 
 A step asks each tag for its newest message at or below the place reached, and goes on at the oldest of these: where all are the
 same, the message has them all. So the rarest tag decides how many steps there are, and neither the length of the history nor a
@@ -25,7 +25,7 @@ WITH RECURSIVE walk AS (
     FROM walk CROSS JOIN LATERAL (
         SELECT min(newest.message_id) AS low, max(newest.message_id) AS high, count(newest.message_id) AS n
         FROM unnest($2::text[]) AS wanted (tag) LEFT JOIN LATERAL (
-            SELECT message_id FROM message_tag t WHERE t.account_id = $1 AND t.tag = wanted.tag AND t.message_id <= walk.at
+            SELECT message_id FROM message_tag t WHERE t.account_id = $1 AND t.stream = $6 AND t.tag = wanted.tag AND t.message_id <= walk.at
             ORDER BY t.message_id DESC LIMIT 1
         ) newest ON true
     ) near
@@ -45,9 +45,9 @@ class Tagged:
 
 
 async def tagged_messages(
-    connection: Connection, account_id: int, tags: Sequence[str], *, newest: int, limit: int
+    connection: Connection, account_id: int, tags: Sequence[str], *, stream: str = "", newest: int, limit: int
 ) -> Tagged:
-    """Return at most ``limit`` messages of an account with an id up to ``newest`` that have all the tags.
+    """Return at most ``limit`` messages of a stream with an id up to ``newest`` that have all the tags.
 
     Raises:
         ValidationFailed: there are too many tags, or one cannot be stored.
@@ -57,7 +57,7 @@ async def tagged_messages(
         raise ValidationFailed(f"at most {MOST_TAGS} tags can be asked for at once, not {len(wanted)}", field="tag")
     for tag in wanted:
         inputs.text(tag, field="tag", longest=_TAG_CHARACTERS)
-    rows = await connection.fetch(_WALK, account_id, wanted, newest, limit, STEPS)
+    rows = await connection.fetch(_WALK, account_id, wanted, newest, limit, STEPS, stream)
     last = rows[-1]
     ended = last["step"] < STEPS and last["found"] < limit
     return Tagged([row["at"] + 1 for row in rows if row["hit"]], None if ended else last["at"])

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from sqlalchemy import Index
+from sqlalchemy import text as sql
 from sqlmodel import Field, SQLModel
 
 from shared.models import columns
@@ -15,6 +16,7 @@ class Delivery(SQLModel, table=True):
     __table_args__ = (
         Index("delivery_message", "message_id"),
         Index("delivery_account", "account_id", "id"),
+        Index("delivery_test", "account_id", "id", postgresql_where=sql("stream = 'test'")),
         {"postgresql_partition_by": "RANGE (id)"},
     )
 

@@ -32,3 +32,4 @@ class Event(SQLModel, table=True):
     text: str | None = Field(default=None, sa_column=columns.words(nullable=True))
     category: str | None = Field(default=None, sa_column=columns.words(nullable=True))
     suppressing: bool = Field(default=False, sa_column=columns.flag(default=False))
+    stream: str = Field(default="", sa_column=columns.words(default=""))

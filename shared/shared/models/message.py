@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from sqlalchemy import Index
+from sqlalchemy import text as sql
 from sqlmodel import Field, SQLModel
 
 from shared.models import columns
@@ -14,6 +15,7 @@ class Message(SQLModel, table=True):
     __tablename__ = "message"
     __table_args__ = (
         Index("message_account", "account_id", "id"),
+        Index("message_test", "account_id", "id", postgresql_where=sql("is_test")),
         {"postgresql_partition_by": "RANGE (id)"},
     )
 

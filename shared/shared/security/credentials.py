@@ -24,7 +24,7 @@ from shared.security.keys import KeyRing
 Random = Callable[[int], bytes]
 
 KEY_ID_CHARS = 12
-_API_KEY = re.compile(r"ph_([a-z2-7]{12})_([A-Za-z0-9_-]{43})")
+_API_KEY = re.compile(r"ph_(test_)?([a-z2-7]{12})_([A-Za-z0-9_-]{43})")
 _KEY_HASH_PURPOSE = "api-key-hash"
 
 LONGEST_PASSWORD = 1024  # characters; hashing is not offered work without bound
@@ -39,27 +39,29 @@ _NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$cG9zdGhvdXNlL25vYm9keQ$42F6qruFB4wD7rp
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A new API key: ``text`` is shown once, ``key_id`` finds the row, ``secret`` is what gets hashed."""
+    """An API key: ``text`` is shown once, ``key_id`` finds the row, ``secret`` is what gets hashed."""
 
     key_id: str
     secret: str = field(repr=False)
+    is_test: bool = False
+    """A sandbox key, which its text says too: whoever reads a configuration sees which one it has."""
 
     @property
     def text(self) -> str:
         """The whole key as the customer keeps it."""
-        return f"ph_{self.key_id}_{self.secret}"
+        return f"ph_{'test_' if self.is_test else ''}{self.key_id}_{self.secret}"
 
 
-def new_api_key(random: Random = os.urandom) -> ApiKey:
-    """Make an API key with 60 bits of name and 256 bits of secret."""
+def new_api_key(random: Random = os.urandom, *, is_test: bool = False) -> ApiKey:
+    """Make an API key, of the sandbox or not, with 60 bits of name and 256 bits of secret."""
     key_id = base64.b32encode(random(8)).decode().lower()[:KEY_ID_CHARS]
-    return ApiKey(key_id, base64.urlsafe_b64encode(random(32)).decode().rstrip("="))
+    return ApiKey(key_id, base64.urlsafe_b64encode(random(32)).decode().rstrip("="), is_test)
 
 
-def split_api_key(text: str) -> tuple[str, str] | None:
-    """Return key id and secret of something that looks like an API key, else None."""
+def split_api_key(text: str) -> ApiKey | None:
+    """Return the parts of something that looks like an API key, else None."""
     match = _API_KEY.fullmatch(text)
-    return (match[1], match[2]) if match else None
+    return ApiKey(match[2], match[3], is_test=match[1] is not None) if match else None
 
 
 def key_hash(ring: KeyRing, secret: str) -> str:

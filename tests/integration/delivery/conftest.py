@@ -76,8 +76,15 @@ class Site:
         return await self.room.store(messages)
 
     async def start(
-        self, *, relay: str | None = None, sessions: int = 4, grace: float = 5.0, timeout: float = 5.0
+        self,
+        *,
+        relay: str | None = None,
+        dns: str | None = None,
+        sessions: int = 4,
+        grace: float = 5.0,
+        timeout: float = 5.0,
     ) -> RunningWorker:
+        """Start a worker that sends to the relay, or with ``dns`` to the MX hosts that this server names."""
         metrics = Metrics("delivery")
         lease = Lease(
             self.pool,
@@ -90,13 +97,13 @@ class Site:
             pool=self.pool,
             ledger=Ledger(self.pool, NoBell(), lease),
             dialer=Dialer(
-                Router(Resolver(), Random(3), smtp_port=25, allow_private=True),
+                Router(Resolver([dns] if dns else ()), Random(3), smtp_port=25, allow_private=True),
                 DialSettings("us.test", Timeouts.all(timeout)),
             ),
             signers=Signers(self.pool, KeyRing([SECRET])),
             bodies=BodyBudget(1024 * 1024),
             lanes=Lanes(),
-            relay=relay or self.relay,
+            relay=None if dns else relay or self.relay,
             clock=utc_now,
             random=Random(1),
         )

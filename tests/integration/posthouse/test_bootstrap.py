@@ -32,8 +32,8 @@ async def test_a_key_on_an_empty_database_and_none_ever_after(database_url: str)
     parts = split_api_key(first.out.removesuffix("\n"))
     assert parts is not None
     (row,) = await keys(database_url)
-    assert row["public_id"] == parts[0]
-    assert key_matches(KeyRing([SECRET]), row["key_hash"], parts[1])
+    assert row["public_id"] == parts.key_id
+    assert key_matches(KeyRing([SECRET]), row["key_hash"], parts.secret)
 
     second = await posthouse("bootstrap", **settings)
     assert (second.code, second.out) == (0, "")

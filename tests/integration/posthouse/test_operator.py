@@ -143,6 +143,10 @@ async def test_keys_are_shown_once_and_can_be_revoked(installation: Installation
     assert (await run("key", "revoke", "Engines", key_id)).code == 0
     assert await installation.status("/v1/deliveries", key) == 401
 
+    sandbox = (await run("key", "create", "Engines", "--name", "ci", "--test", "--json")).json()
+    assert sandbox["key"].startswith(f"ph_test_{sandbox['key_id']}_")
+    assert re.search(rf"{sandbox['key_id']} +ci +yes +yes ", (await run("key", "list", "Engines")).out)
+
     bad = await run("key", "create", "Engines", "--expires-at", "tomorrow")
     assert bad.code == 1
     assert "validation_failed: expires_at: " in bad.err

@@ -12,9 +12,16 @@ from shared.events import EventType
 
 MOMENT = datetime(2026, 11, 20, 13, 0, tzinfo=UTC)
 MAIL = LoadedMail(
-    770, "<a@example.com>", "grace@example.org", "mzxw6", "Grüße", '{"order": "4711", "": ""}', ("welcome",)
+    770,
+    "<a@example.com>",
+    "grace@example.org",
+    "mzxw6",
+    "Grüße",
+    '{"order": "4711", "": ""}',
+    ("welcome",),
+    is_test=True,
 )
-PLAIN = LoadedMail(770, "<a@example.com>", "grace@example.org", None, "", None, ())
+PLAIN = LoadedMail(770, "<a@example.com>", "grace@example.org", None, "", None, (), is_test=False)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EventType if kind is not EventType.RECEIVED])

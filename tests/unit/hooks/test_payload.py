@@ -29,6 +29,7 @@ MAIL = LoadedMail(
     subject="Grüße <&>",
     extra='{"order": "17", "a": "b"}',
     tags=("x", "y"),
+    is_test=False,
 )
 CALL = LoadedCall(id=5, endpoint_id=2, account_id=3, created_at=EVENT.created_at, event=EVENT, mail=MAIL)
 
@@ -39,6 +40,7 @@ def test_a_payload_says_what_happened_to_which_mail() -> None:
         "id": "41",
         "created_at": "2026-05-01T12:00:00.000007Z",
         "account_id": "3",
+        "test": False,
         "data": {
             "message_id": "<a@b>",
             "message": "12",
@@ -89,6 +91,7 @@ def test_metadata_and_tags_come_with_every_event_of_a_delivery(event_type: Event
     ("event_type", "report_id", "dsn"),
     [
         ("bounced", 8, True),
+        ("bounced", None, True),
         ("delayed", 8, True),
         ("failed", None, False),
         ("complained", 8, False),
@@ -100,6 +103,10 @@ def test_dsn_says_whether_a_status_notification_brought_the_news(
 ) -> None:
     event = replace(EVENT, type=event_type, report_id=report_id)
     assert orjson.loads(build(replace(CALL, event=event), "posthouse"))["data"]["dsn"] is dsn
+
+
+def test_mail_of_a_sandbox_says_so() -> None:
+    assert orjson.loads(build(replace(CALL, mail=replace(MAIL, is_test=True)), "posthouse"))["test"] is True
 
 
 def test_the_body_is_the_same_in_every_attempt() -> None:

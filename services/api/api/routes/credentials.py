@@ -45,7 +45,9 @@ async def list_keys(account: AccountId, context: InContext, _caller: OperatorAut
 )
 async def create_key(account: AccountId, new: NewApiKey, context: InContext, _caller: OperatorAuth) -> ApiKeyWithSecret:
     """Create an API key of an account. The answer shows it, this once."""
-    options = credentials.KeyOptions(name=new.name, uses_from_ids=new.uses_from_ids, expires_at=new.expires_at)
+    options = credentials.KeyOptions(
+        name=new.name, uses_from_ids=new.uses_from_ids, expires_at=new.expires_at, is_test=new.test
+    )
     async with context.change(Subject.CONFIG_CHANGED, f"account:{account}") as session:
         row, key = await credentials.create_api_key(session, context.ring, int(account), options)
     return ApiKeyWithSecret.with_key(row, key)

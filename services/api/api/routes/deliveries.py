@@ -39,6 +39,7 @@ async def list_(context: InContext, caller: AccountAuth, query: Annotated[Delive
         message_id=int(query.message_id) if query.message_id is not None else None,
         recipient=parse(query.recipient, field="recipient").text if query.recipient is not None else None,
         tags=tuple(query.tag),
+        stream=caller.stream,
     )
     async with context.read() as connection:
         page = await list_deliveries(connection, caller.account_id, wanted, cursor=query.cursor, limit=query.limit)
@@ -49,7 +50,7 @@ async def list_(context: InContext, caller: AccountAuth, query: Annotated[Delive
 async def get(delivery: Id, context: InContext, caller: AccountAuth) -> DeliveryWithAttempts:
     """Return a delivery with every attempt at it."""
     async with context.read() as connection:
-        detail = await get_delivery(connection, caller.account_id, int(delivery))
+        detail = await get_delivery(connection, caller.account_id, int(delivery), stream=caller.stream)
     if detail is None:
         raise NotFound(f"there is no delivery {delivery} in this account")
     return DeliveryWithAttempts.detail(detail)

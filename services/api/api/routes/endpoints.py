@@ -1,4 +1,4 @@
-"""``/v1/endpoints``: where an account's webhooks go."""
+"""``/v1/endpoints``: where an account's webhooks go. They tell of its mail in earnest too, so a sandbox key may only read them."""
 
 from datetime import timedelta
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from api.context import InContext
 from api.routes import answers
-from api.routes.guard import AccountAuth, GuardedRoute
+from api.routes.guard import AccountAuth, GuardedRoute, LiveAuth
 from api.routes.parameters import Id, InPages
 from api.schemas.endpoints import Endpoint, EndpointPage, EndpointWithSecret, NewEndpoint, Rotation
 from shared.db import endpoints
@@ -32,7 +32,7 @@ async def list_(context: InContext, caller: AccountAuth, query: InPages) -> Endp
     status_code=201,
     responses={**answers.CREATE, **responses(NotAvailableYet)},
 )
-async def create(new: NewEndpoint, context: InContext, caller: AccountAuth) -> EndpointWithSecret:
+async def create(new: NewEndpoint, context: InContext, caller: LiveAuth) -> EndpointWithSecret:
     """Register a URL for webhooks. The answer shows its signing secret, this once."""
     if new.format != "posthouse":
         raise NotAvailableYet("webhooks in format mox are not available yet; leave format out", field="format")
@@ -64,7 +64,7 @@ async def get(endpoint: Id, context: InContext, caller: AccountAuth) -> Endpoint
     status_code=204,
     responses=answers.REMOVE,
 )
-async def delete(endpoint: Id, context: InContext, caller: AccountAuth) -> None:
+async def delete(endpoint: Id, context: InContext, caller: LiveAuth) -> None:
     """Delete an endpoint: it gets no further calls, and those that wait for it are canceled."""
     async with context.change(Subject.CONFIG_CHANGED, f"account:{caller.account_id}") as session:
         await endpoints.delete_endpoint(session, caller.account_id, int(endpoint))
@@ -77,7 +77,7 @@ async def delete(endpoint: Id, context: InContext, caller: AccountAuth) -> None:
     responses=answers.READ,
 )
 async def rotate_secret(
-    endpoint: Id, context: InContext, caller: AccountAuth, how: Rotation | None = None
+    endpoint: Id, context: InContext, caller: LiveAuth, how: Rotation | None = None
 ) -> EndpointWithSecret:
     """Give an endpoint another signing secret, shown this once; for a while calls are signed with both."""
     overlap = timedelta(seconds=(how or Rotation()).overlap_seconds)

@@ -29,6 +29,7 @@ async def list_(context: InContext, caller: AccountAuth, query: Annotated[EventQ
     wanted = EventFilter(
         types=tuple(kind.value for kind in query.type),
         delivery_id=int(query.delivery_id) if query.delivery_id is not None else None,
+        stream=caller.stream,
     )
     async with context.read() as connection:
         page = await list_events(connection, caller.account_id, wanted, cursor=query.cursor, limit=query.limit)

@@ -113,6 +113,13 @@ async def _account_caller(request: Request) -> AccountCaller:
     return AccountCaller.of(caller, caller.account_id)
 
 
+async def _live_caller(request: Request) -> AccountCaller:
+    caller = await _account_caller(request)
+    if caller.is_test:
+        raise Forbidden("a sandbox key may not change what mail in earnest depends on; use another key of the account")
+    return caller
+
+
 async def _operator_caller(request: Request) -> Caller:
     caller: Caller = request.state.caller
     if caller.account_id is not None:
@@ -121,7 +128,9 @@ async def _operator_caller(request: Request) -> Caller:
 
 
 AccountAuth = Annotated[AccountCaller, Depends(_account_caller)]
-"""The caller, who acts for an account."""
+"""The caller, who acts for an account; a sandbox key for the stream of its own only."""
+LiveAuth = Annotated[AccountCaller, Depends(_live_caller)]
+"""The same, but no sandbox key: for what both streams of an account share."""
 OperatorAuth = Annotated[Caller, Depends(_operator_caller)]
 """The caller, who is an operator."""
 

@@ -14,7 +14,7 @@ from api.routes.submissions import BODY, SubmissionRoute, read_submission
 from api.schemas.base import Text
 from api.schemas.messages import Message, SentDelivery, SentMessage
 from api.schemas.summaries import MessagePage, MessageSummary
-from shared.db.messages import get_message, list_messages
+from shared.db.messages import MessageFilter, get_message, list_messages
 from shared.db.tags import MOST_TAGS
 from shared.errors import (
     AddressInvalid,
@@ -60,6 +60,7 @@ async def send(request: Request, response: Response, context: InContext, caller:
     files, an inline one named by its Content-ID or else its file name; or as a whole message, in JSON or as `message/rfc822`.
 
     A recipient on the suppression list gets a delivery in state `suppressed` and no mail; where `send_at` lies ahead, once it is due.
+    What a sandbox key hands in is taken in the same way, and goes nowhere.
     """
     body, content_type = await request.body(), request.headers.get("content-type", "")
     large = len(body) > _LOOP_MAY_READ
@@ -89,8 +90,9 @@ class MessageQuery(Paging):
 @router.get("", operation_id="messages_list", summary="List messages", responses=answers.LIST)
 async def list_(context: InContext, caller: AccountAuth, query: Annotated[MessageQuery, Query()]) -> MessagePage:
     """Return messages, the newest first, without what became of them."""
+    wanted = MessageFilter(tags=tuple(query.tag), stream=caller.stream)
     async with context.read() as connection:
-        page = await list_messages(connection, caller.account_id, query.tag, cursor=query.cursor, limit=query.limit)
+        page = await list_messages(connection, caller.account_id, wanted, cursor=query.cursor, limit=query.limit)
     return MessagePage(data=[MessageSummary.summary(view) for view in page.items], next_cursor=page.next_cursor)
 
 
@@ -103,7 +105,7 @@ async def list_(context: InContext, caller: AccountAuth, query: Annotated[Messag
 async def get(message: Id, context: InContext, caller: AccountAuth) -> Message:
     """Return a message with its deliveries and every attempt at them."""
     async with context.read() as connection:
-        detail = await get_message(connection, caller.account_id, int(message))
+        detail = await get_message(connection, caller.account_id, int(message), stream=caller.stream)
     if detail is None:
         raise NotFound(f"there is no message {message} in this account")
     return Message.of(detail)

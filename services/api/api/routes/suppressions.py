@@ -1,4 +1,4 @@
-"""``/v1/suppressions``: who an account does not send to."""
+"""``/v1/suppressions``: who an account does not send to; for a sandbox key, who its own mail does not go to."""
 
 from typing import Annotated
 
@@ -32,10 +32,12 @@ async def list_(
     if query.address is not None:
         address = parse(query.address, field="address")
         async with context.look() as session:
-            row = await suppressions.find_suppression(session, caller.account_id, address)
+            row = await suppressions.find_suppression(session, caller.account_id, address, stream=caller.stream)
         return SuppressionPage(data=[Suppression.of(row)] if row is not None else [], next_cursor=None)
     async with context.look() as session:
-        page = await suppressions.list_suppressions(session, caller.account_id, cursor=query.cursor, limit=query.limit)
+        page = await suppressions.list_suppressions(
+            session, caller.account_id, stream=caller.stream, cursor=query.cursor, limit=query.limit
+        )
     return SuppressionPage(data=[Suppression.of(row) for row in page.items], next_cursor=page.next_cursor)
 
 
@@ -47,7 +49,7 @@ async def add(new: NewSuppression, context: InContext, caller: AccountAuth) -> S
     options = suppressions.SuppressionOptions(reason=new.reason, expires_at=new.expires_at)
     address = parse(new.address, field="address")
     async with context.change(Subject.SUPPRESSION_CHANGED, f"account:{caller.account_id}") as session:
-        row = await suppressions.add_suppression(session, caller.account_id, address, options)
+        row = await suppressions.add_suppression(session, caller.account_id, address, options, stream=caller.stream)
     return Suppression.of(row)
 
 
@@ -55,7 +57,8 @@ async def add(new: NewSuppression, context: InContext, caller: AccountAuth) -> S
 async def get(suppression: Id, context: InContext, caller: AccountAuth) -> Suppression:
     """Return one entry of the list."""
     async with context.look() as session:
-        return Suppression.of(await suppressions.get_suppression(session, caller.account_id, int(suppression)))
+        row = await suppressions.get_suppression(session, caller.account_id, int(suppression), stream=caller.stream)
+    return Suppression.of(row)
 
 
 @router.delete(
@@ -68,4 +71,4 @@ async def get(suppression: Id, context: InContext, caller: AccountAuth) -> Suppr
 async def remove(suppression: Id, context: InContext, caller: AccountAuth) -> None:
     """Take an entry off the list: mail to the address is sent again."""
     async with context.change(Subject.SUPPRESSION_CHANGED, f"account:{caller.account_id}") as session:
-        await suppressions.remove_suppression(session, caller.account_id, int(suppression))
+        await suppressions.remove_suppression(session, caller.account_id, int(suppression), stream=caller.stream)

@@ -12,6 +12,7 @@ _KEY: dict[str, object] = {
     "key_id": "mzxw6ytboi2g",
     "name": "web shop",
     "uses_from_ids": True,
+    "test": False,
     "created_at": "2026-11-20T13:00:00.000000Z",
     "expires_at": None,
     "revoked_at": None,
@@ -35,6 +36,10 @@ class NewApiKey(Input):
     uses_from_ids: bool = Field(
         default=True, description="Whether each delivery gets a token in its return path, by which reports find it."
     )
+    test: bool = Field(
+        default=False,
+        description="Whether it is a sandbox key, which begins with `ph_test_`: what is handed in with it is checked, stored and told like any other mail, its outcome is simulated, and nothing is sent.",
+    )
     expires_at: Moment | None = Field(default=None, description="When it stops to work; never, without it.")
 
 
@@ -53,9 +58,10 @@ class ApiKey(Output):
     model_config = example(_KEY)
 
     id: str
-    key_id: str = Field(description="The part of the key between the underscores; no secret.")
+    key_id: str = Field(description="The part of the key of 12 characters between underscores; no secret.")
     name: str
     uses_from_ids: bool
+    test: bool = Field(description="Whether it is a sandbox key.")
     created_at: Time
     expires_at: Time | None
     revoked_at: Time | None
@@ -85,6 +91,7 @@ def _fields(row: Row) -> dict[str, Any]:
         "key_id": row.public_id,
         "name": row.name,
         "uses_from_ids": row.uses_from_ids,
+        "test": row.is_test,
         "created_at": row.created_at,
         "expires_at": row.expires_at,
         "revoked_at": row.revoked_at,

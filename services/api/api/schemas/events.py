@@ -7,7 +7,8 @@ from api.schemas.webhooks import EVENT_EXAMPLE, EventFacts
 from shared.db.events import EventView
 from shared.events import Category, EventType
 
-# Reported by an RFC 3464 message where there is a report: complaints come by RFC 5965, the unrecognized are neither.
+# Reported by an RFC 3464 message where there is a report: complaints come by RFC 5965, the unrecognized are neither. A bounce
+# always is; that of a sandbox has no report.
 _NOT_BY_DSN = frozenset({EventType.COMPLAINED, EventType.UNRECOGNIZED, EventType.RECEIVED})
 
 
@@ -20,6 +21,9 @@ class Event(Output):
     id: str
     created_at: Time
     account_id: str
+    test: bool = Field(
+        description="Whether it is about mail of a sandbox key: nothing was sent, the outcome is simulated."
+    )
     data: EventFacts
 
     @classmethod
@@ -30,6 +34,7 @@ class Event(Output):
             id=str(view.id),
             created_at=view.created_at,
             account_id=str(account_id),
+            test=view.is_test,
             data=EventFacts(
                 message_id=view.message_id_header,
                 message=str(view.message_id) if view.message_id is not None else None,
@@ -43,7 +48,7 @@ class Event(Output):
                 text=view.text or "",
                 category=Category(view.category) if view.category else None,
                 suppressing=view.suppressing,
-                dsn=view.report_id is not None and view.type not in _NOT_BY_DSN,
+                dsn=view.type is EventType.BOUNCED or (view.report_id is not None and view.type not in _NOT_BY_DSN),
             ),
         )
 

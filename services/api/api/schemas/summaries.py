@@ -16,6 +16,7 @@ MESSAGE: dict[str, object] = {
     "subject": "Grüße",
     "size": 1843,
     "smtputf8": False,
+    "test": False,
     "extra": {"order": "4711"},
     "tags": ["welcome"],
     "send_at": None,
@@ -40,6 +41,7 @@ class MessageSummary(Output):
     smtputf8: bool = Field(
         description="Whether it can only be sent to hosts that know internationalised mail (RFC 6531)."
     )
+    test: bool = Field(description="Whether a sandbox key handed it in: its outcomes are simulated.")
     extra: dict[str, str]
     tags: list[str]
     send_at: Time | None = Field(description="When its sender wanted it to be tried first; null: at once.")
@@ -64,6 +66,7 @@ def message_fields(view: MessageView) -> dict[str, Any]:
         "subject": view.subject,
         "size": view.size,
         "smtputf8": view.smtputf8,
+        "test": view.is_test,
         "extra": dict(view.extra),
         "tags": list(view.tags),
         "send_at": view.send_at,

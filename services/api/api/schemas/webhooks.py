@@ -27,6 +27,7 @@ EVENT_EXAMPLE: dict[str, Any] = {
     "id": "9001",
     "created_at": "2026-11-20T13:00:00.480000Z",
     "account_id": "1",
+    "test": False,
     "data": _FACTS,
 }
 
@@ -74,4 +75,7 @@ class WebhookEvent(Output):
     id: str = Field(description="The id of the event.")
     created_at: Time
     account_id: str
+    test: bool = Field(
+        description="Whether it is about mail of a sandbox key: nothing was sent, the outcome is simulated."
+    )
     data: WebhookData

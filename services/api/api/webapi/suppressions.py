@@ -56,7 +56,7 @@ async def list_(context: Context, caller: AccountCaller) -> dict[str, Any]:
     async with context.look() as session:
         account = await session.get(Account, caller.account_id)
         try:
-            rows = await suppressions.all_suppressions(session, caller.account_id, most=_MOST)
+            rows = await suppressions.all_suppressions(session, caller.account_id, most=_MOST, stream=caller.stream)
         except TooLarge as error:
             raise Fault("error", f"{error.message}: GET /v1/suppressions") from None
         name = account.name if account is not None else ""
@@ -73,7 +73,7 @@ async def add(context: Context, caller: AccountCaller, request: AddRequest) -> d
     address = parse(request.email_address, field="EmailAddress")
     options = suppressions.SuppressionOptions(reason=request.reason, manual=request.manual, match_by_mox_key=True)
     async with context.change(Subject.SUPPRESSION_CHANGED, f"account:{caller.account_id}") as session:
-        await suppressions.add_suppression(session, caller.account_id, address, options)
+        await suppressions.add_suppression(session, caller.account_id, address, options, stream=caller.stream)
     return {}
 
 
@@ -86,9 +86,10 @@ async def remove(context: Context, caller: AccountCaller, request: AddressReques
     """
     address = parse(request.email_address, field="EmailAddress")
     async with context.change(Subject.SUPPRESSION_CHANGED, f"account:{caller.account_id}") as session:
-        if await suppressions.find_suppression(session, caller.account_id, address, by_mox_key=True) is None:
+        account_id, stream = caller.account_id, caller.stream
+        if await suppressions.find_suppression(session, account_id, address, by_mox_key=True, stream=stream) is None:
             raise Fault("error", "this address is not on the suppression list")
-        await suppressions.remove_suppressed_address(session, caller.account_id, address, by_mox_key=True)
+        await suppressions.remove_suppressed_address(session, account_id, address, by_mox_key=True, stream=stream)
     return {}
 
 
@@ -100,7 +101,9 @@ async def present(context: Context, caller: AccountCaller, request: AddressReque
     """
     address = parse(request.email_address, field="EmailAddress")
     async with context.look() as session:
-        row = await suppressions.find_suppression(session, caller.account_id, address, by_mox_key=True)
+        row = await suppressions.find_suppression(
+            session, caller.account_id, address, by_mox_key=True, stream=caller.stream
+        )
     return {"Present": row is not None}
 
 

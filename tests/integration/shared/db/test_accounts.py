@@ -140,10 +140,10 @@ async def _seed(sessions: Sessions, ring: KeyRing, secrets: DemoSecrets) -> Demo
 async def _authenticates(connection: Raw, ring: KeyRing, key: str, account_id: int | None) -> bool:
     parts = split_api_key(key)
     assert parts is not None
-    row = await credentials.find_credential(connection, parts[0])
+    row = await credentials.find_credential(connection, parts.key_id)
     assert row is not None
     assert row.account_id == account_id
-    return row.revoked_at is None and key_matches(ring, row.key_hash or "", parts[1])
+    return row.revoked_at is None and key_matches(ring, row.key_hash or "", parts.secret)
 
 
 async def test_the_demo_account_is_what_the_local_stack_promises(

@@ -26,18 +26,18 @@ async def test_a_key_is_shown_once_and_found_by_its_id(
         row, secret = await credentials.create_api_key(session, ring, account_id, KeyOptions("shop", expires_at=expiry))
     parts = split_api_key(secret)
     assert parts is not None
-    found = await credentials.find_credential(connection, parts[0])
+    found = await credentials.find_credential(connection, parts.key_id)
     assert found is not None
     assert (found.id, found.account_id, found.kind, found.role) == (row.id, account_id, "api_key", "account")
-    assert key_matches(ring, found.key_hash or "", parts[1])
+    assert key_matches(ring, found.key_hash or "", parts.secret)
     assert found.scram_sha_256.startswith("SCRAM-SHA-256$4096:")
-    assert parts[1] not in repr(found)
+    assert parts.secret not in repr(found)
     assert found.account_disabled_at is None
     assert found.is_valid(NOW)
     assert not found.is_valid(expiry)
     async with sessions() as session, session.begin():
         await accounts.set_account_disabled(session, account_id, disabled=True)
-    disabled = await credentials.find_credential(connection, parts[0])
+    disabled = await credentials.find_credential(connection, parts.key_id)
     assert disabled is not None
     assert disabled.account_disabled_at is not None
 
@@ -128,7 +128,7 @@ async def test_the_first_operator_key_is_made_once_whoever_asks(
     assert len(made) == 1
     parts = split_api_key(made[0])
     assert parts is not None
-    found = await credentials.find_credential(connection, parts[0])
+    found = await credentials.find_credential(connection, parts.key_id)
     assert found is not None
     assert (found.role, found.account_id) == ("operator", None)
     assert await _bootstrap(sessions, ring) is None

@@ -198,3 +198,18 @@ async def test_the_cost_of_a_page_does_not_grow_with_the_events_of_others(
         )
     assert top["Plan"]["Actual Rows"] in {3, 13}
     assert top["Plan"]["Shared Hit Blocks"] + top["Plan"]["Shared Read Blocks"] < 200
+
+
+async def test_the_events_of_each_stream_are_read_by_themselves(connection: Raw, domain: Domain) -> None:
+    await connection.execute(
+        "INSERT INTO event (id, account_id, type, stream) SELECT n, $1, 'failed', CASE WHEN n % 50 = 0 THEN 'test' ELSE '' END"
+        " FROM generate_series(1, 400) n",
+        domain.account_id,
+    )
+    live = await _read_all(connection, domain.account_id, EventFilter(), limit=40)
+    sandbox = await _read_all(connection, domain.account_id, EventFilter(stream="test"), limit=3)
+    assert sandbox == list(range(50, 401, 50))
+    assert live == [number for number in range(1, 401) if number % 50]
+    first = await events.list_events(connection, domain.account_id, EventFilter(stream="test"), limit=3)
+    assert [(event.id, event.is_test) for event in first.items] == [(50, True), (100, True), (150, True)]
+    assert first.has_more

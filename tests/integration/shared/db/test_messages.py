@@ -231,3 +231,38 @@ async def test_the_cost_of_a_page_does_not_grow_with_the_mail_of_others(
         )
     assert top["Plan"]["Actual Rows"] in {3, 11}
     assert top["Plan"]["Shared Hit Blocks"] + top["Plan"]["Shared Read Blocks"] < 200
+
+
+async def test_a_stream_is_listed_in_full_pages_and_found_without_reading_the_others(
+    database_url: str, domain: Domain
+) -> None:
+    pool = await create_pool(database_url, size=1, service="test")
+    live, sandbox = DeliveryFilter(), DeliveryFilter(stream="test")
+    async with pool, pool.acquire() as connection:
+        await connection.execute(
+            "INSERT INTO delivery (id, message_id, account_id, mail_from, recipient, recipient_domain, recipient_key, stream)"
+            " SELECT n, n, $1, '', 'r', 'd', 'r', CASE WHEN n <= 5 OR n > 99000 AND n <= 99900 THEN 'test' ELSE '' END"
+            " FROM generate_series(1, 100000) n",
+            domain.account_id,
+        )
+        await connection.execute("ANALYZE delivery")
+        newest = await messages.list_deliveries(connection, domain.account_id, live, limit=101)
+        assert [view.id for view in newest.items] == [*range(100_000, 99_900, -1), 99_000]
+        following = await messages.list_deliveries(connection, domain.account_id, live, cursor=newest.next_cursor)
+        assert following.items[0].id == 98_999
+        cursor, seen = None, []
+        while True:
+            page = await messages.list_deliveries(connection, domain.account_id, sandbox, cursor=cursor, limit=200)
+            seen += [view.id for view in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert seen == [*range(99_900, 99_000, -1), *range(5, 0, -1)]
+        await connection.execute("PREPARE page AS " + messages._list_sql(sandbox))
+        (top,) = json.loads(
+            await connection.fetchval(
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE page({domain.account_id}, 99001, 51, 51, NULL, NULL)"
+            )
+        )
+    assert top["Plan"]["Actual Rows"] == 5
+    assert top["Plan"]["Shared Hit Blocks"] + top["Plan"]["Shared Read Blocks"] < 100

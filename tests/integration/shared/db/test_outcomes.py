@@ -247,3 +247,18 @@ async def test_events_of_one_delivery_rise_with_what_happened(office: Office) ->
         await office.report(delivery, "failed"),
     )
     assert await office.events(delivery) == ["delayed", "failed", "failed"]
+
+
+async def test_a_report_that_is_known_beforehand_is_recorded_once_and_only_with_what_it_is_about(
+    office: Office,
+) -> None:
+    taken, stopped = await office.started("a@b.test", "c@b.test")
+    report = Outcome(taken, Source.REPORT, EventType.FAILED, code=550, category=Category.RECIPIENT, immediate=True)
+    result = office.outcome(taken, EventType.DELIVERED, 250, report=report)
+    for _ in range(2):  # the answer to the first commit was lost
+        await office.record(result)
+    assert await office.events(taken) == ["delivered", "bounced"]
+    await office.record(Outcome(stopped, Source.OPERATOR, EventType.FAILED))
+    late = Outcome(stopped, Source.REPORT, EventType.COMPLAINED)
+    await office.record(office.outcome(stopped, EventType.DELIVERED, 250, report=late))
+    assert await office.events(stopped) == ["failed"]

@@ -6,8 +6,9 @@ import asyncpg
 import pytest
 
 from shared.db import messages, tags
+from shared.db.accept import TEST_STREAM
 from shared.db.engine import create_pool
-from shared.db.messages import DeliveryFilter
+from shared.db.messages import DeliveryFilter, MessageFilter
 from shared.db.tags import tagged_messages
 from shared.errors import ValidationFailed
 from shared.lifecycle import DeliveryState
@@ -17,12 +18,13 @@ Raw = asyncpg.Connection
 HISTORY = 100_000
 
 
-async def tag(connection: Raw, account_id: int, name: str, *message_ids: int) -> None:
+async def tag(connection: Raw, account_id: int, name: str, *message_ids: int, stream: str = "") -> None:
     await connection.execute(
-        "INSERT INTO message_tag (account_id, tag, message_id) SELECT $1, $2, unnest($3::bigint[])",
+        "INSERT INTO message_tag (account_id, stream, tag, message_id) SELECT $1, $4, $2, unnest($3::bigint[])",
         account_id,
         name,
         list(message_ids),
+        stream,
     )
 
 
@@ -113,10 +115,58 @@ async def test_messages_are_listed_newest_first_with_and_without_tags(
         seen: list[int] = []
         cursor: str | None = None
         while not seen or cursor is not None:
-            page = await messages.list_messages(connection, account_id, names, cursor=cursor, limit=2)
+            page = await messages.list_messages(connection, account_id, MessageFilter(names), cursor=cursor, limit=2)
             seen += [view.id for view in page.items]
             cursor = page.next_cursor
         assert seen == wanted
+
+
+async def test_a_sandbox_and_the_rest_of_an_account_see_only_themselves(connection: Raw, domain: Domain) -> None:
+    account_id, between = domain.account_id, 30
+    await send(connection, account_id, 1, 2)
+    for number in range(10, 10 + between):
+        await send(connection, account_id, number, 1000 + number)
+    await send(connection, account_id, 90, 91)
+    await tag(connection, account_id, "x", 1, 90)
+    await tag(connection, account_id, "x", *range(10, 10 + between), stream=TEST_STREAM)
+    await connection.execute("UPDATE message SET is_test = id BETWEEN 10 AND 89")
+    await connection.execute("UPDATE delivery SET stream = 'test' WHERE id >= 1000")
+    for names in ((), ("x",)):
+        for stream, wanted in (("", [90, 1]), (TEST_STREAM, list(range(9 + between, 9, -1)))):
+            seen: list[int] = []
+            cursor: str | None = None
+            while not seen or cursor is not None:
+                page = await messages.list_messages(
+                    connection, account_id, MessageFilter(names, stream), cursor=cursor, limit=4
+                )
+                assert len(page.items) <= 4
+                seen += [view.id for view in page.items]
+                cursor = page.next_cursor
+            assert seen == wanted, (names, stream)
+    in_test = DeliveryFilter(tags=("x",), stream=TEST_STREAM)
+    assert len((await messages.list_deliveries(connection, account_id, in_test)).items) == between
+    in_earnest = await messages.list_deliveries(connection, account_id, DeliveryFilter(tags=("x",)))
+    assert [view.id for view in in_earnest.items] == [91, 2]
+
+
+@pytest.mark.parametrize("sql", [messages._MESSAGES_IN_EARNEST, messages._MESSAGES_IN_TEST])
+async def test_a_page_of_messages_costs_the_same_in_a_long_history(database_url: str, domain: Domain, sql: str) -> None:
+    pool = await create_pool(database_url, size=1, service="test")
+    async with pool, pool.acquire() as connection:
+        await connection.execute(
+            "INSERT INTO message (id, account_id, door, message_id, sender, sender_domain, subject, size, header_size, smtputf8, is_test)"
+            " SELECT n, CASE WHEN n % 3 = 0 THEN $1 ELSE 0 END, 'rest', '', '', '', '', 1, 1, false, n < 40 FROM generate_series(1, $2) n",
+            domain.account_id,
+            HISTORY,
+        )
+        await connection.execute("ANALYZE message")
+        await connection.execute("PREPARE page AS " + sql)
+        (top,) = json.loads(
+            await connection.fetchval(
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE page({domain.account_id}, {2**62}, 51, 51)"
+            )
+        )
+    assert top["Plan"]["Shared Hit Blocks"] + top["Plan"]["Shared Read Blocks"] < 150
 
 
 async def test_a_page_with_a_filter_looks_at_so_many_messages_and_goes_on(connection: Raw, domain: Domain) -> None:
@@ -151,12 +201,12 @@ async def test_a_walk_over_tags_that_never_meet_stops_and_goes_on(connection: Ra
 async def history(connection: Raw, account_id: int) -> None:
     """Make a long one: everything has the tag ``all``, three messages have ``rare``, all of others have it too."""
     await connection.execute(
-        "INSERT INTO message_tag (account_id, tag, message_id) SELECT $1, 'all', n FROM generate_series(1, $2) n",
+        "INSERT INTO message_tag (account_id, stream, tag, message_id) SELECT $1, '', 'all', n FROM generate_series(1, $2) n",
         account_id,
         HISTORY,
     )
     await connection.execute(
-        "INSERT INTO message_tag (account_id, tag, message_id) SELECT 0, 'rare', n FROM generate_series(1, $1) n",
+        "INSERT INTO message_tag (account_id, stream, tag, message_id) SELECT 0, '', 'rare', n FROM generate_series(1, $1) n",
         HISTORY,
     )
     await tag(connection, account_id, "rare", 5, 50, 500)
@@ -182,7 +232,7 @@ async def test_a_rare_tag_in_a_long_history_costs_no_scan(
             await connection.execute("ANALYZE message_tag, delivery")
         # EXECUTE, because only that is planned as the pool plans: without knowing the arguments.
         await connection.execute("PREPARE walk AS " + tags._WALK)
-        arguments = f"{domain.account_id}, '{names}', {2**62}, 51, {tags.STEPS}"
+        arguments = f"{domain.account_id}, '{names}', {2**62}, 51, {tags.STEPS}, ''"
         rows = await connection.fetch(f"EXECUTE walk({arguments})")
         (top,) = json.loads(
             await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE walk({arguments})")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from shared.errors import SecretUnreadable, ValidationFailed
 from shared.security.credentials import (
+    ApiKey,
     VerifiedPasswords,
     hash_password,
     key_hash,
@@ -28,8 +29,15 @@ RING = KeyRing(["s" * 32])
 def test_an_api_key_has_the_documented_form_and_comes_apart_again() -> None:
     key = new_api_key()
     assert re.fullmatch(r"ph_[a-z2-7]{12}_[A-Za-z0-9_-]{43}", key.text)
-    assert split_api_key(key.text) == (key.key_id, key.secret)
+    assert split_api_key(key.text) == key
     assert key.secret not in repr(key)
+
+
+def test_the_text_of_a_sandbox_key_says_so() -> None:
+    key = new_api_key(is_test=True)
+    assert re.fullmatch(r"ph_test_[a-z2-7]{12}_[A-Za-z0-9_-]{43}", key.text)
+    assert split_api_key(key.text) == key
+    assert split_api_key(key.text.replace("test_", "")) == ApiKey(key.key_id, key.secret)
 
 
 def test_two_api_keys_share_nothing() -> None:
