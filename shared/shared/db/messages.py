@@ -22,7 +22,6 @@ TAGGED_SCANNED = 200
 
 _CURSOR = "delivery"
 _TAGGED_CURSOR = "tagged"
-_MESSAGE_CURSOR = "message"
 _LARGEST = 2**63 - 1
 _CHUNKS_AT_ONCE = 4
 _RECIPIENT_CHARACTERS = 1000
@@ -111,16 +110,6 @@ class MessageDetail:
 
 
 @dataclass(frozen=True, slots=True)
-class MessageFilter:
-    """Which messages to list."""
-
-    tags: tuple[str, ...] = ()
-    """They have all of them."""
-    stream: str = ""
-    """Empty, or TEST_STREAM: nobody sees both."""
-
-
-@dataclass(frozen=True, slots=True)
 class DeliveryFilter:
     """Which deliveries to list; what is None does not matter."""
 
@@ -139,23 +128,11 @@ d.id, d.message_id, d.recipient, d.mail_from, d.from_id, d.state, d.attempts, d.
     d.complained_at, d.keep_until, d.code, d.enhanced, d.text, q.delivery_id IS NOT NULL AS live, q.due_at, q.hold AS held,
     q.worker_id IS NOT NULL AS claimed, q.started_at IS NOT NULL AS started, q.attempt
 """
-_MESSAGE = """
+MESSAGE = """
 SELECT id, created_at, door, message_id, sender, subject, size, smtputf8, is_test, extra::text AS extra, tags, send_at, expires_at, require_tls, save_sent
 FROM message
 """
-_MESSAGE_OF_ID = _MESSAGE + "WHERE account_id = $1 AND id = $2 AND is_test = ($3 = 'test')"
-# As for deliveries, below: only message_account can serve it, and message_test what a sandbox handed in.
-_MESSAGES = """
-WITH scanned AS MATERIALIZED (
-    SELECT id, is_test FROM message WHERE {which} account_id >= $1 AND (account_id, id) < ($1, $2) ORDER BY account_id DESC, id DESC LIMIT $3
-)
-SELECT (SELECT min(id) FROM scanned) AS last_id, (SELECT count(*) FROM scanned) AS scanned, ARRAY(
-    SELECT id FROM scanned WHERE is_test = {is_test} ORDER BY id DESC LIMIT $4
-) AS ids
-"""
-_MESSAGES_IN_EARNEST = _MESSAGES.format(which="", is_test="false")
-_MESSAGES_IN_TEST = _MESSAGES.format(which="is_test AND", is_test="true")
-_MESSAGES_OF_IDS = _MESSAGE + "WHERE account_id = $1 AND id = ANY ($2::bigint[]) ORDER BY id DESC"
+_MESSAGE_OF_ID = MESSAGE + "WHERE account_id = $1 AND id = $2 AND is_test = ($3 = 'test')"
 _OF_MESSAGE = f"""
 SELECT {_DELIVERY} FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
 WHERE d.account_id = $1 AND d.message_id = $2 ORDER BY d.id
@@ -217,47 +194,8 @@ async def get_message(
     rows = await connection.fetch(_OF_MESSAGE, account_id, message_id)
     attempts = await _attempts(connection, [r["id"] for r in rows])
     return MessageDetail(
-        _message(row), tuple(DeliveryDetail(_delivery(r), tuple(attempts.get(r["id"], ()))) for r in rows)
+        message_view(row), tuple(DeliveryDetail(_delivery(r), tuple(attempts.get(r["id"], ()))) for r in rows)
     )
-
-
-async def list_messages(
-    connection: Connection, account_id: int, wanted: MessageFilter, *, cursor: str | None = None, limit: int = 50
-) -> Page[MessageView]:
-    """Return a page of the messages of a stream that have all of some tags, the newest first.
-
-    A page may be short, or empty, and still have a next one.
-
-    Raises:
-        ValidationFailed: cursor, limit or tags are not usable.
-    """
-    size = inputs.page_size(limit)
-    before = paging.decode(_MESSAGE_CURSOR, cursor)[0] if cursor else _LARGEST
-    if wanted.tags:
-        tagged = await tagged_messages(
-            connection, account_id, wanted.tags, stream=wanted.stream, newest=before - 1, limit=size
-        )
-        ids, next_before = tagged.message_ids, None if tagged.next_id is None else tagged.next_id + 1
-    else:
-        ids, next_before = await _newest(connection, account_id, wanted.stream, before, size)
-    views = [_message(row) for row in await connection.fetch(_MESSAGES_OF_IDS, account_id, ids)]
-    return Page(views, None if next_before is None else paging.encode(_MESSAGE_CURSOR, next_before))
-
-
-async def _newest(
-    connection: Connection, account_id: int, stream: str, before: int, size: int
-) -> tuple[list[int], int | None]:
-    """Return messages of a stream, and what the next ones are older than; None: there are no more."""
-    sql = _MESSAGES_IN_TEST if stream == TEST_STREAM else _MESSAGES_IN_EARNEST
-    scanned = size + 1
-    (row,) = await connection.fetch(sql, account_id, before, scanned, size + 1)
-    if len(row["ids"]) <= size and row["scanned"] == scanned:  # those of a sandbox lie between the others
-        scanned = SCANNED
-        (row,) = await connection.fetch(sql, account_id, before, scanned, size + 1)
-    ids: list[int] = row["ids"]
-    if len(ids) > size:
-        return ids[:size], ids[size - 1]
-    return ids, row["last_id"] if row["scanned"] == scanned else None
 
 
 async def get_delivery(
@@ -368,7 +306,8 @@ async def _attempts(connection: Connection, delivery_ids: list[int]) -> dict[int
     return attempts
 
 
-def _message(row: asyncpg.Record) -> MessageView:
+def message_view(row: asyncpg.Record) -> MessageView:
+    """Return a row of :data:`MESSAGE`."""
     return MessageView(
         id=row["id"],
         created_at=row["created_at"],

@@ -14,7 +14,8 @@ from api.routes.submissions import BODY, SubmissionRoute, read_submission
 from api.schemas.base import Text
 from api.schemas.messages import Message, SentDelivery, SentMessage
 from api.schemas.summaries import MessagePage, MessageSummary
-from shared.db.messages import MessageFilter, get_message, list_messages
+from shared.db.message_list import MessageFilter, list_messages
+from shared.db.messages import get_message
 from shared.db.tags import MOST_TAGS
 from shared.errors import (
     AddressInvalid,

@@ -5,10 +5,11 @@ import json
 import asyncpg
 import pytest
 
-from shared.db import messages, tags
+from shared.db import message_list, messages, tags
 from shared.db.accept import TEST_STREAM
 from shared.db.engine import create_pool
-from shared.db.messages import DeliveryFilter, MessageFilter
+from shared.db.message_list import MessageFilter
+from shared.db.messages import DeliveryFilter
 from shared.db.tags import tagged_messages
 from shared.errors import ValidationFailed
 from shared.lifecycle import DeliveryState
@@ -115,7 +116,9 @@ async def test_messages_are_listed_newest_first_with_and_without_tags(
         seen: list[int] = []
         cursor: str | None = None
         while not seen or cursor is not None:
-            page = await messages.list_messages(connection, account_id, MessageFilter(names), cursor=cursor, limit=2)
+            page = await message_list.list_messages(
+                connection, account_id, MessageFilter(names), cursor=cursor, limit=2
+            )
             seen += [view.id for view in page.items]
             cursor = page.next_cursor
         assert seen == wanted
@@ -136,7 +139,7 @@ async def test_a_sandbox_and_the_rest_of_an_account_see_only_themselves(connecti
             seen: list[int] = []
             cursor: str | None = None
             while not seen or cursor is not None:
-                page = await messages.list_messages(
+                page = await message_list.list_messages(
                     connection, account_id, MessageFilter(names, stream), cursor=cursor, limit=4
                 )
                 assert len(page.items) <= 4
@@ -149,7 +152,7 @@ async def test_a_sandbox_and_the_rest_of_an_account_see_only_themselves(connecti
     assert [view.id for view in in_earnest.items] == [91, 2]
 
 
-@pytest.mark.parametrize("sql", [messages._MESSAGES_IN_EARNEST, messages._MESSAGES_IN_TEST])
+@pytest.mark.parametrize("sql", [message_list._MESSAGES_IN_EARNEST, message_list._MESSAGES_IN_TEST])
 async def test_a_page_of_messages_costs_the_same_in_a_long_history(database_url: str, domain: Domain, sql: str) -> None:
     pool = await create_pool(database_url, size=1, service="test")
     async with pool, pool.acquire() as connection:
