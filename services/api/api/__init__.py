@@ -12,8 +12,11 @@ The journey of one submission:
    final but for DKIM; ours is the topmost Received. What is large is done in a thread.
 5. Ids are taken for the message and one delivery per recipient; each delivery gets its from_id in its own return path.
 6. ``writer.py``: what queued while the last commit ran is stored by one transaction (``shared/db/accept.py``): message, body,
-   deliveries, queue rows, wake rows. A recipient on the suppression list is settled there and then, with its event.
+   deliveries, queue rows, wake rows. One that comes again with its idempotency key (``idempotency.py``) gets the first answer
+   there. A recipient on the suppression list is settled there and then, with its event.
 7. After the commit, and only then: the doorbell, and ``202 Accepted`` with the ids.
+
+``routes/batch.py`` takes many at once, and each of them goes on at step 3 for itself.
 
 ``webapi/`` is another way in: the form and JSON of mox's webapi become the same ``Submission``, and go on at step 3.
 

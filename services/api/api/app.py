@@ -5,7 +5,18 @@ from fastapi import FastAPI
 from api.context import Context
 from api.metrics import RequestTimer
 from api.openapi import application
-from api.routes import accounts, credentials, deliveries, domains, endpoints, events, messages, pages, suppressions
+from api.routes import (
+    accounts,
+    batch,
+    credentials,
+    deliveries,
+    domains,
+    endpoints,
+    events,
+    messages,
+    pages,
+    suppressions,
+)
 from api.webapi.door import routes as webapi_routes
 from api.webapi.faults import respond
 from shared.metrics import Metrics
@@ -15,6 +26,7 @@ from shared.web.health import Readiness, health_router
 SERVICE = "api"
 
 ROUTERS = (
+    batch.router,
     messages.router,
     deliveries.router,
     suppressions.router,

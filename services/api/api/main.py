@@ -12,6 +12,7 @@ from api.budget import ByteBudget
 from api.config import Settings
 from api.context import Context
 from api.failures import FailureLimiter
+from api.housekeeping import Housekeeping
 from api.metrics import ApiMetrics
 from api.smtp.door import SubmissionHandler
 from api.smtp.listeners import listening
@@ -79,7 +80,7 @@ async def run(stop: asyncio.Event) -> None:
         ):
             write_addresses(settings.address_file, http=http.address, health=health.address, **smtp)
             logger.info("listening", http=http.address, health=health.address, version=VERSION, **smtp)
-            await _until(stop, lease, (http, health))
+            await _until(stop, lease, Housekeeping(pool, bus), (http, health))
         await writer.drain()
 
 
@@ -159,14 +160,17 @@ async def _smtp(
             await asyncio.gather(watch, return_exceptions=True)
 
 
-async def _until(stop: asyncio.Event, lease: Lease, servers: Sequence[RunningServer]) -> None:
+async def _until(
+    stop: asyncio.Event, lease: Lease, housekeeping: Housekeeping, servers: Sequence[RunningServer]
+) -> None:
     """Wait for the stop; an end of anything else is an error, and raised."""
     beating = asyncio.Event()
     stopping = asyncio.create_task(stop.wait())
     beat = asyncio.create_task(lease.run(beating, lambda _: None))
+    sweeping = asyncio.create_task(housekeeping.run(beating))
     serving = [asyncio.create_task(server.wait()) for server in servers]
     try:
-        done, _ = await asyncio.wait({stopping, beat, *serving}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({stopping, beat, sweeping, *serving}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
         if stopping not in done:
@@ -174,6 +178,6 @@ async def _until(stop: asyncio.Event, lease: Lease, servers: Sequence[RunningSer
             raise RuntimeError(message)
     finally:
         beating.set()
-        for task in (stopping, *serving):
+        for task in (stopping, sweeping, *serving):  # a sweep that is cut off is rolled back, and done another time
             task.cancel()
-        await asyncio.gather(stopping, beat, *serving, return_exceptions=True)
+        await asyncio.gather(stopping, beat, sweeping, *serving, return_exceptions=True)

@@ -9,6 +9,8 @@ from api.moments import read_moment
 from shared.errors import ValidationFailed
 from shared.mail.fields import decode_words
 
+IDEMPOTENCY_KEY = "X-Posthouse-Idempotency-Key"
+
 _EXTRA = re.compile(r"X-(?:Mox|Posthouse)-Extra-(.*)", re.DOTALL)
 _OWN = "x-posthouse-"
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -96,6 +98,11 @@ def canonical(name: str) -> str:
     if not _TOKEN.fullmatch(name):
         return name
     return "-".join(word[:1].upper() + word[1:].lower() for word in name.split("-"))
+
+
+def idempotency_keys(fields: Fields) -> list[str]:
+    """Return the value of each field that is for an idempotency key."""
+    return [value for name, value in fields if name.lower() == IDEMPOTENCY_KEY.lower()]
 
 
 def waives_tls(fields: Fields) -> bool:

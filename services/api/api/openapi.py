@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI, Header
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api.schemas.batch import SendBatch
 from api.schemas.messages import SendMessage, SendRawMessage
 from api.schemas.webhooks import WebhookEvent
 from shared.version import VERSION
@@ -105,7 +106,8 @@ def _complete(document: dict[str, Any]) -> None:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     _, made = models_json_schema(
-        [(SendMessage, "validation"), (SendRawMessage, "validation")], ref_template="#/components/schemas/{model}"
+        [(model, "validation") for model in (SendMessage, SendRawMessage, SendBatch)],
+        ref_template="#/components/schemas/{model}",
     )
     schemas.update(made["$defs"])
     for model in _models(BaseModel):

@@ -19,7 +19,6 @@ from api.submission import (
     check_extra,
     check_recipients,
     check_tags,
-    check_times,
 )
 from shared.errors import ValidationFailed
 from shared.mail import headers
@@ -78,11 +77,8 @@ def prepare(submission: Submission, limits: Limits, makings: Makings) -> Prepare
         BadInput: what is wrong with it, with the field in the error.
     """
     if submission.raw is not None:
-        prepared = _of_raw(submission, submission.raw, limits, makings)
-    else:
-        prepared = _of_parts(submission, makings)
-    check_times(submission, prepared.expires_at, makings.now)
-    return prepared
+        return _of_raw(submission, submission.raw, limits, makings)
+    return _of_parts(submission, makings)
 
 
 def sender_of(submission: Submission) -> Mailbox:

@@ -87,6 +87,9 @@ class Submission:
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
     """Under which it is handed in once, however often it comes."""
+    as_said: Mapping[str, str | datetime] | None = None
+    """By field of this class, what the client wrote where the door took the moment into account, as in a wait: the fields may
+    differ from one try to the next, and this decides whether it is the same submission."""
 
     @property
     def recipients(self) -> tuple[Party, ...]:

@@ -13,19 +13,21 @@ from typing import TypeVar
 
 import orjson
 
+from api import idempotency
 from api.metrics import ApiMetrics
 from api.prepare import Makings, Prepared, Random, prepare, sender_of
 from api.return_path import ReturnPath
-from api.submission import Limits, Submission, check, message_too_large
+from api.submission import Limits, Submission, check, check_times, message_too_large
 from api.writer import Item, Writer
 from shared import log
 from shared.clock import Clock, monotonic, utc_now
 from shared.db.accept import AcceptedMessage, NewDelivery, NewMessage
 from shared.db.domains import SenderDomain, sender_allowed
 from shared.db.engine import Connection, Pool, reachable
+from shared.db.idempotency import IdempotencyKey, is_taken
 from shared.db.ids import IdBlocks
 from shared.db.lanes import SANDBOX, Lanes, SiteName
-from shared.errors import FromNotAllowed, PosthouseError
+from shared.errors import FromNotAllowed, PosthouseError, ValidationFailed
 from shared.lifecycle import DeliveryState
 from shared.mail import headers
 from shared.mail.address import mox_key, suppression_key
@@ -84,7 +86,7 @@ class Submitter:
         """Check, compose and store a submission.
 
         Raises:
-            BadInput: what is wrong with it, with the field in the error.
+            BadInput: what is wrong with it, with the field in the error; IdempotencyConflict where its key was used for another.
             LimitReached: its account may not send it now.
             Unavailable: it was not stored (or nobody can tell; the text says so); later it may be.
         """
@@ -136,6 +138,7 @@ class Submitter:
             len(submission.raw or b""),
             lambda: prepare(submission, self._rules.limits, Makings(self._now(), self._rules.hostname, self._random)),
         )
+        await self._check_times(submission, message)
         sites = {mailbox.address.domain: self._site(mailbox, submission) for mailbox in message.recipients}
         async with reachable(), self._pool.acquire() as connection:
             domain = await self._sender_domain(connection, submission, message.sender, message.sender_field)
@@ -149,11 +152,23 @@ class Submitter:
             self._delivery(delivery_id, mailbox, lanes[sites[mailbox.address.domain]], path, submission.send_at)
             for delivery_id, mailbox in zip(delivery_ids, message.recipients, strict=True)
         )
-        composed = await self._composed(submission, message)
-        row = self._message(message_id, submission, message, composed, deliveries)
+        composed, key = await self._composed(submission, message)
+        row = self._message(message_id, submission, message, composed, deliveries, key=key)
         if len(row.content) > self._rules.limits.message_bytes:
             raise message_too_large(len(row.content), self._rules.limits)
         return await self._writer.write(Item(row, frozenset(site.key for site in lanes))), len(row.content)
+
+    async def _check_times(self, submission: Submission, message: Prepared) -> None:
+        try:
+            check_times(submission, message.expires_at, self._now())
+        except ValidationFailed:
+            # What comes again gets the answer of the first time, even where its times have passed since.
+            key = idempotency.text_of(submission)
+            if key is None:
+                raise
+            async with reachable(), self._pool.acquire() as connection:
+                if not await is_taken(connection, submission.caller.account_id, key):
+                    raise
 
     async def _sender_domain(
         self, connection: Connection, submission: Submission, sender: Mailbox, field: str
@@ -183,8 +198,8 @@ class Submitter:
             )
         return domain
 
-    async def _composed(self, submission: Submission, message: Prepared) -> Composed:
-        return await self._aside(submission.weight, message.compose)
+    async def _composed(self, submission: Submission, message: Prepared) -> tuple[Composed, IdempotencyKey | None]:
+        return await self._aside(submission.weight, lambda: (message.compose(), idempotency.key_of(submission)))
 
     @staticmethod
     async def _aside(weight: int, work: Callable[[], T]) -> T:
@@ -223,6 +238,8 @@ class Submitter:
         message: Prepared,
         composed: Composed,
         deliveries: tuple[NewDelivery, ...],
+        *,
+        key: IdempotencyKey | None,
     ) -> NewMessage:
         header = self._received(message_id, message.recipients) + composed.header
         return NewMessage(
@@ -249,6 +266,7 @@ class Submitter:
             if message.save_sent and message.bcc
             else None,
             is_test=submission.caller.is_test,
+            idempotency=key,
         )
 
     def _received(self, message_id: int, recipients: Sequence[Mailbox]) -> bytes:

@@ -23,10 +23,9 @@ from shared.lifecycle import DeliveryState
 from shared.worker.coalesce import Coalescer, Limits
 
 _LOOK_AGAIN_SECONDS = 0.1
-_UNKNOWN = (
-    "the database went away while this was being stored, and whether it was accepted is not known: "
-    "look for it in the list of deliveries before you send it again"
-)
+_UNKNOWN = "the database went away while this was being stored, and whether it was accepted is not known: "
+_LOOK_FOR_IT = _UNKNOWN + "look for it in the list of deliveries before you send it again"
+_SEND_AGAIN = _UNKNOWN + "send it again with the same idempotency key, it will not be there twice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +133,9 @@ class Writer:
                     present = await stored(connection, [item.message for item in left.values()])
             except CONNECTION_LOST:
                 if not await self._pause(deadline):
-                    lost = list(left)
+                    unknown: dict[int, Result] = {message_id: _unknown(item) for message_id, item in left.items()}
                     left.clear()
-                    return {message_id: DatabaseUnavailable(_UNKNOWN) for message_id in lost}
+                    return unknown
             else:
                 found = [left.pop(message_id) for message_id in present]
                 rings = Rings()
@@ -150,6 +149,10 @@ class Writer:
             return False
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         return True
+
+
+def _unknown(item: Item) -> DatabaseUnavailable:
+    return DatabaseUnavailable(_LOOK_FOR_IT if item.message.idempotency is None else _SEND_AGAIN)
 
 
 class _Lost(Exception):

@@ -8,7 +8,7 @@ that a hold rule matches is held; :mod:`shared.db.starts` checks both again when
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -164,11 +164,15 @@ async def _repeated(connection: Connection, messages: Sequence[NewMessage]) -> d
     """Reserve idempotency keys; return what those get whose key is taken."""
     keyed = [(message, message.idempotency) for message in messages if message.idempotency is not None]
     taken = await idempotency.reserve(connection, [key for _, key in keyed])
-    return {message.id: _to_repeat(key, taken[key.name]) for message, key in keyed if key.name in taken}
+    return {message.id: _to_repeat(message, key, taken[key.name]) for message, key in keyed if key.name in taken}
 
 
-def _to_repeat(key: IdempotencyKey, first: First) -> Result:
-    return _from_json(first.answer) if first.digest == key.digest else IdempotencyConflict(field="idempotency_key")
+def _to_repeat(message: NewMessage, key: IdempotencyKey, first: First) -> Result:
+    if first.digest != key.digest:
+        return IdempotencyConflict()
+    answer = _from_json(first.answer)
+    # With the id of this very message: its transaction was given up for lost, and has committed since.
+    return replace(answer, replayed=answer.id != message.id)
 
 
 async def _refused(connection: Connection, messages: Sequence[NewMessage]) -> dict[int, Result]:

@@ -93,32 +93,27 @@ class ProblemField(BaseModel):
     message: str = Field(description="What, for a person.", examples=["Field required"])
 
 
-class Problem(BaseModel):
-    """An error (RFC 9457). Decide by `code`; the texts are for people and may change."""
+_EXAMPLE: Final[dict[str, Any]] = {
+    "type": "urn:posthouse:problem:address_invalid",
+    "title": "Address not valid",
+    "status": 422,
+    "detail": "There is no @ in this address; an address looks like name@example.org.",
+    "code": "address_invalid",
+    "errors": [
+        {
+            "field": "to[1].address",
+            "location": "body",
+            "code": "address_invalid",
+            "message": "There is no @ in this address.",
+        }
+    ],
+}
 
-    model_config = ConfigDict(
-        extra="allow",
-        json_schema_extra={
-            "examples": [
-                {
-                    "type": "urn:posthouse:problem:address_invalid",
-                    "title": "Address not valid",
-                    "status": 422,
-                    "detail": "There is no @ in this address; an address looks like name@example.org.",
-                    "code": "address_invalid",
-                    "errors": [
-                        {
-                            "field": "to[1].address",
-                            "location": "body",
-                            "code": "address_invalid",
-                            "message": "There is no @ in this address.",
-                        }
-                    ],
-                    "request_id": "req_5f2b7c1e9a3d4f6081b2c3d4",
-                }
-            ]
-        },
-    )
+
+class PartialProblem(BaseModel):
+    """An error in one part of a request: what a problem says, but for the request's id."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [_EXAMPLE]})
 
     type: str = Field(description="The code as a URN.")
     title: str = Field(description="The kind of problem, for a person.")
@@ -126,6 +121,15 @@ class Problem(BaseModel):
     detail: str = Field(description="This very problem, for a person: what was wrong and what to do.")
     code: str = Field(description="The kind of problem, stable.")
     errors: list[ProblemField] = Field(default_factory=list, description="Each field that is wrong, at most 50.")
+
+
+class Problem(PartialProblem):
+    """An error (RFC 9457). Decide by `code`; the texts are for people and may change."""
+
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra={"examples": [{**_EXAMPLE, "request_id": "req_5f2b7c1e9a3d4f6081b2c3d4"}]}
+    )
+
     request_id: str = Field(description="Names this request in our log; also in the header `X-Request-Id`.")
 
 
@@ -173,9 +177,19 @@ def install(
 def respond(error: Exception, scope: Mapping[str, Any]) -> Response:
     """Turn any error into the response for its request, and log it where it is our fault."""
     answer = answer_to(error)
+    document = {**_told(error, answer, scope), "request_id": _request_id(scope)}
+    return Response(_encode(document), document["status"], dict(answer.headers), media_type=MEDIA_TYPE)
+
+
+def partial(error: Exception, scope: Mapping[str, Any]) -> bytes:
+    """Turn any error that concerns one part of a request into its :class:`PartialProblem` as JSON, and log it as :func:`respond` does."""
+    return _encode(_told(error, answer_to(error), scope))
+
+
+def _told(error: Exception, answer: Answer, scope: Mapping[str, Any]) -> dict[str, Any]:
     status, title = STATUS.get(answer.code, (500, "Error"))
     status = answer.status if answer.status is not None else status
-    request_id = scope.get("state", {}).get("request_id", "")
+    request_id = _request_id(scope)
     if not answer.expected:
         # The template of the path, not the path: that may hold an address.
         route = getattr(scope.get("route"), "path", None)
@@ -186,7 +200,7 @@ def respond(error: Exception, scope: Mapping[str, Any]) -> Response:
         log.get(__name__).warning(
             "request_turned_away", request_id=request_id, code=answer.code, cause=type(error).__name__
         )
-    document = {
+    return {
         **{name: clean(value) if isinstance(value, str) else value for name, value in answer.facts.items()},
         "type": TYPE_PREFIX + answer.code,
         "title": title,
@@ -194,9 +208,11 @@ def respond(error: Exception, scope: Mapping[str, Any]) -> Response:
         "detail": clean(answer.detail),
         "code": answer.code,
         "errors": [item.model_dump() for item in answer.errors],
-        "request_id": request_id,
     }
-    return Response(_encode(document), status, dict(answer.headers), media_type=MEDIA_TYPE)
+
+
+def _request_id(scope: Mapping[str, Any]) -> str:
+    return str(scope.get("state", {}).get("request_id", ""))
 
 
 def answer_to(error: Exception) -> Answer:

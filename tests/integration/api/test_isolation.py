@@ -61,7 +61,7 @@ async def test_another_accounts_things_are_not_there(
         "endpoints_list": ["/v1/endpoints"],
         "events_list": ["/v1/events", f"/v1/events?delivery_id={belongings.delivery}"],
     }
-    creations = {"messages_send", "suppressions_add", "endpoints_create"}
+    creations = {"messages_send", "messages_send_batch", "suppressions_add", "endpoints_create"}
 
     for operation, (method, path) in requests.items():
         problem(await stranger.request(method, path), 404, "not_found")

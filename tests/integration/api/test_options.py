@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from fakes.waiting import eventually
 from integration.api.conftest import HELLO, problem
 from integration.api.submission_client import FROM, MAIL, Lines
 from integration.api.submission_door import door, lines, sender, tls_files
@@ -114,6 +115,20 @@ async def test_an_expiry_that_is_the_moment_of_sending_leaves_nothing_to_send(
 
 async def test_send_at_may_lie_sixty_days_ahead_to_the_second(client: httpx.AsyncClient) -> None:
     await accepted(await post_parts(client, {"send_at": at(days=60)}))
+
+
+async def test_what_comes_again_under_its_key_may_have_passed_its_times_meanwhile(client: httpx.AsyncClient) -> None:
+    moment = datetime.now(UTC) + timedelta(seconds=1)
+    message = {**HELLO, "send_at": moment.isoformat()}
+    first = await accepted(await client.post("/v1/messages", json=message, headers={"Idempotency-Key": "one"}))
+    await eventually(lambda: datetime.now(UTC) > moment)
+    again = await accepted(await client.post("/v1/messages", json=message, headers={"Idempotency-Key": "one"}))
+    assert again == first
+    for headers in ({"Idempotency-Key": "two"}, {}):
+        problem(await client.post("/v1/messages", json=message, headers=headers), 422, "validation_failed")
+    other = {**message, "subject": "Another"}
+    refused = await client.post("/v1/messages", json=other, headers={"Idempotency-Key": "one"})
+    problem(refused, 409, "idempotency_conflict")
 
 
 async def test_the_answer_says_who_is_suppressed(client: httpx.AsyncClient, pool: Pool) -> None:

@@ -11,12 +11,24 @@ from pydantic import BaseModel
 
 from api.app import ROUTERS
 from api.openapi import application
-from api.schemas import accounts, credentials, domains, endpoints, events, messages, summaries, suppressions, webhooks
+from api.schemas import (
+    accounts,
+    batch,
+    credentials,
+    domains,
+    endpoints,
+    events,
+    messages,
+    summaries,
+    suppressions,
+    webhooks,
+)
 
 # Published names: removing or changing one breaks somebody's client.
 OPERATIONS = {
     "messages_send": "POST /v1/messages",
     "messages_list": "GET /v1/messages",
+    "messages_send_batch": "POST /v1/messages/batch",
     "messages_get": "GET /v1/messages/{message}",
     "deliveries_list": "GET /v1/deliveries",
     "deliveries_get": "GET /v1/deliveries/{delivery}",
@@ -51,7 +63,7 @@ OPERATIONS = {
     "operator_keys_create": "POST /v1/operator-keys",
     "operator_keys_revoke": "DELETE /v1/operator-keys/{key}",
 }
-SCHEMA_MODULES = (accounts, credentials, domains, endpoints, events, messages, summaries, suppressions, webhooks)
+SCHEMA_MODULES = (accounts, batch, credentials, domains, endpoints, events, messages, summaries, suppressions, webhooks)
 
 
 @pytest.fixture(scope="module")

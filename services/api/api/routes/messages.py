@@ -1,6 +1,7 @@
 """``/v1/messages``: hand in, and look up."""
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -10,9 +11,17 @@ from api.context import InContext
 from api.routes import answers
 from api.routes.guard import AccountAuth
 from api.routes.parameters import Id, Paging
-from api.routes.submissions import BODY, SubmissionRoute, read_submission
+from api.routes.submissions import (
+    BODY,
+    KEY,
+    REPLAYED,
+    SubmissionRoute,
+    header_key,
+    read_submission,
+    replayed_header,
+)
 from api.schemas.base import Text
-from api.schemas.messages import Message, SentDelivery, SentMessage
+from api.schemas.messages import Message, SentMessage
 from api.schemas.summaries import MessagePage, MessageSummary
 from shared.db.message_list import MessageFilter, list_messages
 from shared.db.messages import get_message
@@ -22,6 +31,7 @@ from shared.errors import (
     DatabaseUnavailable,
     Forbidden,
     FromNotAllowed,
+    IdempotencyConflict,
     NoRecipients,
     NotFound,
     Overloaded,
@@ -34,6 +44,10 @@ from shared.web.problems import responses
 router = APIRouter(prefix="/v1/messages", tags=["messages"], route_class=SubmissionRoute)
 
 _LOOP_MAY_READ = 64 * 1024
+_KEY = (
+    "Makes it safe to send the message again: for 24 hours the same message with the same key is answered as the first was,"
+    " and not sent twice. Another message with the same key is refused with `idempotency_conflict`. Keys belong to the account."
+)
 
 
 @router.post(
@@ -41,18 +55,22 @@ _LOOP_MAY_READ = 64 * 1024
     operation_id="messages_send",
     summary="Send a message",
     status_code=202,
-    responses=responses(
-        Unauthenticated,
-        Forbidden,
-        FromNotAllowed,
-        TooLarge,
-        ValidationFailed,
-        AddressInvalid,
-        NoRecipients,
-        Overloaded,
-        DatabaseUnavailable,
-    ),
-    openapi_extra=BODY,
+    responses={
+        202: {"headers": replayed_header("The message was there already, and this is what was answered then.")},
+        **responses(
+            Unauthenticated,
+            Forbidden,
+            FromNotAllowed,
+            IdempotencyConflict,
+            TooLarge,
+            ValidationFailed,
+            AddressInvalid,
+            NoRecipients,
+            Overloaded,
+            DatabaseUnavailable,
+        ),
+    },
+    openapi_extra={**BODY, "parameters": [{**KEY, "description": _KEY}]},
 )
 async def send(request: Request, response: Response, context: InContext, caller: AccountAuth) -> SentMessage:
     """Hand in a message. The answer comes once it is safely stored; what becomes of it is told by events.
@@ -63,6 +81,7 @@ async def send(request: Request, response: Response, context: InContext, caller:
     A recipient on the suppression list gets a delivery in state `suppressed` and no mail; where `send_at` lies ahead, once it is due.
     What a sandbox key hands in is taken in the same way, and goes nowhere.
     """
+    key = header_key(request)
     body, content_type = await request.body(), request.headers.get("content-type", "")
     large = len(body) > _LOOP_MAY_READ
     submission = (
@@ -70,16 +89,11 @@ async def send(request: Request, response: Response, context: InContext, caller:
         if large
         else read_submission(caller, content_type, body)
     )
-    submitted = await context.submitter.submit(submission)
+    submitted = await context.submitter.submit(replace(submission, idempotency_key=key))
     response.headers["Location"] = f"/v1/messages/{submitted.id}"
-    return SentMessage(
-        id=str(submitted.id),
-        message_id=submitted.message_id,
-        deliveries=[
-            SentDelivery(id=str(d.id), recipient=d.recipient, from_id=d.from_id, state=d.state, suppressed=d.suppressed)
-            for d in submitted.deliveries
-        ],
-    )
+    if submitted.replayed:
+        response.headers[REPLAYED] = "true"
+    return SentMessage.of(submitted)
 
 
 class MessageQuery(Paging):

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from api.caller import AccountCaller
 from api.context import context_of
 from api.formdata import FormPart, boundary_of, read_form
+from api.idempotency import LONGEST, read_key
 from api.routes.guard import GuardedRoute, parse_json, read_json, validated
 from api.schemas.messages import Mailbox, SendMessage, SendRawMessage
 from api.schemas.options import SendOptions
@@ -61,6 +62,17 @@ BODY: Final[dict[str, Any]] = {
 """The request body in the OpenAPI document."""
 
 
+KEY: Final[dict[str, Any]] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": "^[!-~]+$"},
+    "example": "order-4711-confirmation",
+}
+"""The header in the OpenAPI document, but for its description."""
+REPLAYED: Final = "Idempotency-Replayed"
+
+
 class SubmissionRoute(GuardedRoute):
     """A route that takes mail in each of its forms."""
 
@@ -73,15 +85,33 @@ class SubmissionRoute(GuardedRoute):
             return handle
 
         async def counted(request: Request) -> Response:
-            with context_of(request).metrics.refusals("rest", _result_of):
+            with context_of(request).metrics.refusals("rest", result_of):
                 return await handle(request)
 
         return counted
 
 
-def _result_of(error: Exception) -> str:
+def result_of(error: Exception) -> str:
     """Return what a refused submission counts as: the code that its caller is told."""
     return "incomplete" if isinstance(error, ClientDisconnect) else answer_to(error).code
+
+
+def header_key(request: Request) -> str | None:
+    """Return the idempotency key of a request.
+
+    Raises:
+        RequestValidationError: it is none, or there are several.
+    """
+    try:
+        return read_key(request.headers.getlist(KEY["name"]), field=KEY["name"])
+    except ValidationFailed as error:
+        found = {"type": error.code, "loc": ("header", KEY["name"]), "msg": error.message}
+        raise RequestValidationError([found]) from None
+
+
+def replayed_header(text: str) -> dict[str, Any]:
+    """Return the answer's header in the OpenAPI document."""
+    return {REPLAYED: {"description": text, "schema": {"type": "string", "const": "true"}}}
 
 
 def read_submission(caller: AccountCaller, content_type: str, body: bytes) -> Submission:
@@ -97,7 +127,15 @@ def read_submission(caller: AccountCaller, content_type: str, body: bytes) -> Su
             return _of_form(caller, body, content_type)
         case "message/rfc822":
             return _raw(caller, SendRawMessage.model_construct(raw=body))
-    value = parse_json(body)
+    return submission_of(caller, parse_json(body))
+
+
+def submission_of(caller: AccountCaller, value: object) -> Submission:
+    """Return the JSON of a message, in parts or whole, as a submission.
+
+    Raises:
+        RequestValidationError: it does not have the form.
+    """
     if isinstance(value, dict) and "raw" in value:
         return _raw(caller, validated(SendRawMessage, value))
     return _of_parts(caller, validated(SendMessage, value))

@@ -11,6 +11,7 @@ from api.schemas.base import Base64, Input, Moment, Output, PageOf, Text, Time, 
 from api.schemas.mailbox import split_mailbox
 from api.schemas.options import SendOptions
 from api.schemas.summaries import MESSAGE, MessageSummary, message_fields
+from shared.db.accept import AcceptedMessage
 from shared.db.messages import AttemptView, DeliveryDetail, DeliveryView, MessageDetail
 from shared.lifecycle import DeliveryState
 
@@ -194,6 +195,20 @@ class SentMessage(Output):
     id: str
     message_id: str = Field(description="The Message-ID header, with its angle brackets.")
     deliveries: list[SentDelivery] = Field(description="One for each of to, cc and bcc (or recipients), in this order.")
+
+    @classmethod
+    def of(cls, message: AcceptedMessage) -> "SentMessage":
+        """Show an accepted message."""
+        return cls(
+            id=str(message.id),
+            message_id=message.message_id,
+            deliveries=[
+                SentDelivery(
+                    id=str(d.id), recipient=d.recipient, from_id=d.from_id, state=d.state, suppressed=d.suppressed
+                )
+                for d in message.deliveries
+            ],
+        )
 
 
 class Attempt(Output):

@@ -7,7 +7,8 @@ from datetime import datetime
 import structlog
 
 from api.caller import AccountCaller
-from api.metadata import waives_tls
+from api.idempotency import read_key
+from api.metadata import IDEMPOTENCY_KEY, idempotency_keys, waives_tls
 from api.metrics import ApiMetrics
 from api.smtp.logins import Logins
 from api.submission import FURTHEST_SEND, Party, Submission
@@ -137,6 +138,8 @@ class SubmissionHandler:
                 mail_from=Party("", envelope.mail_from, "mail_from"),
                 send_at=_held(envelope, moment),
                 require_tls=tls,
+                idempotency_key=read_key(idempotency_keys(head.fields), field=IDEMPOTENCY_KEY),
+                as_said=_hold_as_said(envelope),
             )
         )
         return Reply(250, "2.2.0", f"Accepted as message {submitted.id}")
@@ -193,6 +196,12 @@ def _of(caller: AccountCaller) -> Submission:
         door="smtp",
         caller=caller,
     )
+
+
+def _hold_as_said(envelope: Envelope) -> dict[str, str]:
+    """Return the hold that was asked for as it stood in MAIL: HOLDFOR counts from now, and comes to another moment each time."""
+    asked = [f"{name}={value}" for name, value in envelope.mail_params.items() if name in KEYWORDS]
+    return {"send_at": asked[0]} if asked else {}  # never both (RFC 4865 5)
 
 
 def _held(envelope: Envelope, moment: datetime) -> datetime | None:

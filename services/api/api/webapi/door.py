@@ -37,7 +37,7 @@ from shared.errors import Forbidden, Unauthenticated
 _LOOP_MAY_READ = 64 * 1024
 _CHALLENGE: Final = {"WWW-Authenticate": "Basic realm=webapi"}
 
-Result = dict[str, Any]
+Result = dict[str, Any] | Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,9 @@ async def _called(request: Request, context: Context, name: str) -> Response:
                 return method.read(values.parse(call.document), ""), call
 
             value, call = await asyncio.to_thread(understood) if len(body) > _LOOP_MAY_READ else understood()
-            return json_response(await method.run(context, caller, value, call))
+            call = replace(call, idempotency_keys=tuple(request.headers.getlist("idempotency-key")))
+            result = await method.run(context, caller, value, call)
+            return result if isinstance(result, Response) else json_response(result)
     finally:
         context.metrics.webapi.labels(name).observe(monotonic() - begun)
 

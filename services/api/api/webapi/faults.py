@@ -89,10 +89,10 @@ class Turned(Exception):
         return self._answer
 
 
-def json_response(document: Mapping[str, Any], status: int = 200) -> Response:
+def json_response(document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a document as one line of JSON."""
     content = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
-    return Response(content, status, {**HEADERS, "Content-Type": JSON_TYPE})
+    return Response(content, status, {**HEADERS, **(headers or {}), "Content-Type": JSON_TYPE})
 
 
 def plain(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:

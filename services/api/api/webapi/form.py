@@ -42,6 +42,8 @@ class Call:
     document: bytes
     """JSON, not read yet."""
     uploads: tuple[Upload, ...] = ()
+    idempotency_keys: tuple[str, ...] = ()
+    """Of the request's header."""
 
 
 def is_multipart(content_type: str) -> bool:

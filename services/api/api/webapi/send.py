@@ -6,14 +6,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
+
+from starlette.responses import Response
 
 from api.caller import AccountCaller
 from api.context import Context
+from api.idempotency import read_key
 from api.schemas.base import decode_base64
 from api.submission import FURTHEST_SEND, Disposition, File, Party, Submission
 from api.webapi import values
-from api.webapi.faults import Fault
+from api.webapi.faults import Fault, json_response
 from api.webapi.form import Call, FileField, Upload
 from shared.clock import utc_now
 from shared.errors import BadInput, NoRecipients
@@ -113,8 +116,8 @@ read_send: Final = values.record(
 )
 
 
-async def send(context: Context, caller: AccountCaller, request: SendRequest, call: Call) -> dict[str, Any]:
-    """Hand in a message; return mox's result.
+async def send(context: Context, caller: AccountCaller, request: SendRequest, call: Call) -> Response:
+    """Hand in a message; answer with mox's result, the first one where it comes again with its idempotency key.
 
     What is wrong is told in mox's order: body, From and recipients, whether From may be used, and then the rest.
 
@@ -133,14 +136,16 @@ async def send(context: Context, caller: AccountCaller, request: SendRequest, ca
     except (Fault, BadInput):
         await context.submitter.check_sender(plain)
         raise
-    submitted = await context.submitter.submit(submission)
-    return {
+    key = read_key(call.idempotency_keys, field="Idempotency-Key")
+    submitted = await context.submitter.submit(replace(submission, idempotency_key=key))
+    result = {
         "MessageID": submitted.message_id,
         "Submissions": [
             {"Address": party.address, "QueueMsgID": delivery.id, "FromID": delivery.from_id or ""}
             for party, delivery in zip(submission.recipients, submitted.deliveries, strict=True)
         ],
     }
+    return json_response(result, headers={"Idempotency-Replayed": "true"} if submitted.replayed else None)
 
 
 def _addressed(caller: AccountCaller, request: SendRequest) -> Submission:
@@ -209,6 +214,7 @@ def _completed(plain: Submission, request: SendRequest, uploads: Sequence[Upload
         references=request.references,
         extra=request.extra,
         send_at=_send_at(request),
+        as_said={"send_at": request.future_release} if request.future_release is not None else None,
         require_tls=request.require_tls,
         save_sent=request.save_sent,
     )

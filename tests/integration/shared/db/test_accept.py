@@ -84,6 +84,13 @@ async def test_the_second_of_a_key_gets_the_answer_of_the_first(connection: Conn
     assert (await count(connection, "message"), await count(connection, "delivery_queue")) == (1, 1)
 
 
+async def test_a_message_that_was_stored_unheard_is_no_repeat_of_itself(connection: Connection, keyed: Keyed) -> None:
+    first = await keyed.message("k")
+    [accepted] = await take(connection, first)
+    assert await take(connection, first) == [accepted]  # as the writer does it that lost the connection in the commit
+    assert await count(connection, "message") == 1
+
+
 async def test_repeats_within_one_batch_are_found_too(connection: Connection, keyed: Keyed) -> None:
     first, again, other = await keyed.message("k"), await keyed.message("k"), await keyed.message("k", b"two")
     [unkeyed] = await keyed.room.messages(["ada@example.org"])
