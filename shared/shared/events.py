@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from shared.mail.classify import Category
 
-__all__ = ["Category", "EventType", "Subject"]
+__all__ = ["Category", "EventType", "OperatorEventKind", "Subject"]
 
 
 class EventType(StrEnum):
@@ -36,6 +36,13 @@ class EventType(StrEnum):
     """Mail came to the return path of a delivery, and nothing in it says what became of that delivery."""
     RECEIVED = "received"
     """Mail for an address of the account arrived."""
+
+
+class OperatorEventKind(StrEnum):
+    """What only operators are told, because they alone can mend it. The values are public names; a further one is a line here."""
+
+    SOURCE_BLOCKED = "source_blocked"
+    """A site refuses our mail because of our address or our name; no recipient is suppressed for it."""
 
 
 class Subject(StrEnum):

@@ -44,11 +44,13 @@ class Script:
     rcpt: Answer = None
     data: Answer = None
     message: Answer = None
-    """The reply to the end of the content, by the first recipient."""
+    """The reply to the end of the content, by DATA or BDAT, by the first recipient."""
+    auth: list[Reply] = field(default_factory=list)
+    """What is said to AUTH and, after a 334, to each line of the client; what it says is recorded among the commands."""
     rset: Reply = "250 2.0.0 Reset"
     starttls: Reply = "220 2.0.0 Go ahead"
     stall: str | None = None
-    """Stage at which it falls silent: connect, ehlo, starttls, mail, rcpt, data, message, quit."""
+    """Stage at which it falls silent: connect, ehlo, starttls, auth, mail, rcpt, data, message, rset, quit."""
     drop: str | None = None
     """Stage at which it closes instead of answering; ``content`` closes within the content."""
     drop_after: str | None = None
@@ -209,6 +211,10 @@ class _Client:
                 await self.rcpt(argument)
             case "DATA":
                 await self.data()
+            case "BDAT" if "CHUNKING" in self.script.extensions:
+                await self.chunk(argument)
+            case "AUTH" if self.script.auth:
+                await self.auth()
             case "RSET":
                 self.mail_from, self.recipients = None, []
                 await self.reply("rset", self.script.rset)
@@ -224,9 +230,7 @@ class _Client:
         return True
 
     def ehlo_reply(self) -> Reply:
-        lines = ["fake.test", *self.script.extensions]
-        if self.script.pipelining:
-            lines.append("PIPELINING")
+        lines = ["fake.test", *self.script.extensions, *["PIPELINING"] * self.script.pipelining]
         if self.script.tls is not None and not self.session.tls:
             lines.append("STARTTLS")
         return "\r\n".join(f"250{'-' if line is not lines[-1] else ' '}{line}" for line in lines)
@@ -258,14 +262,22 @@ class _Client:
             if not line or self.script.drop == "content":
                 raise _DropError
             lines.append(line[1:] if line.startswith(b".") else line)
+        await self.message(b"".join(lines), "554 5.5.1 No recipients")
+
+    async def chunk(self, argument: str) -> None:
+        """BDAT of the whole content (RFC 3030); the octets are read in any case."""
+        content = await self.reader.readexactly(int(argument.removesuffix(" LAST")))
+        if self.script.drop == "content":
+            raise _DropError
+        await self.message(content, "503 5.5.1 No valid recipients")
+
+    async def message(self, content: bytes, nobody: Reply) -> None:
         first = self.recipients[0] if self.recipients else ""
-        reply = self.turn("message", first, self.script.message) or (
-            "250 2.0.0 Taken" if self.recipients else "554 5.5.1 No recipients"
-        )
+        reply = self.turn("message", first, self.script.message) or ("250 2.0.0 Taken" if self.recipients else nobody)
         message = Message(
             self.mail_from or "",
             self.recipients,
-            b"".join(lines),
+            content,
             self.mail_params,
             self.session.tls,
             self.session.number,
@@ -275,12 +287,16 @@ class _Client:
             await self.server.take(message)
         await self.reply("message", reply)
 
+    async def auth(self) -> None:
+        for reply in self.script.auth:
+            await self.reply("auth", reply)
+            if not reply.startswith("334"):
+                return
+            self.session.commands.append((await self.line()).decode().rstrip("\r\n"))
+
     async def starttls(self, context: ssl.SSLContext) -> None:
         reply = self.script.starttls
-        if self.script.inject:
-            self.writer.write(reply.encode() + b"\r\n" + self.script.inject)
-        else:
-            await self.reply("starttls", reply)
+        await self.reply("starttls", reply, self.script.inject)
         if not reply.startswith("220"):
             return
         # StreamWriter.start_tls of Python 3.11 suits a server.
@@ -305,13 +321,13 @@ class _Client:
         turns[stage, key] = number + 1
         return int(number)
 
-    async def reply(self, stage: str, reply: Reply) -> None:
+    async def reply(self, stage: str, reply: Reply, behind: bytes = b"") -> None:
         if self.script.drop == stage:
             raise _DropError
         if self.script.stall == stage:
             await self.reader.read()  # until the client gives up
             raise _DropError
-        self.writer.write(reply.encode("utf-8", "surrogateescape") + b"\r\n")
+        self.writer.write(reply.encode("utf-8", "surrogateescape") + b"\r\n" + behind)
         await self.writer.drain()
         if self.script.drop_after == stage:
             raise _DropError
@@ -370,7 +386,7 @@ async def _main(options: argparse.Namespace) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--script", default="{}", help="fields of Script as a JSON object")
     return parser.parse_args()
 

@@ -49,7 +49,9 @@ class AccountOptions:
     ] = None
     messages_per_day: Annotated[int | None, typer.Option(help="Limit; none without it.")] = None
     first_time_recipients_per_day: Annotated[int | None, typer.Option(help="Limit; none without it.")] = None
-    retry_schedule: Annotated[str | None, typer.Option(help="default (three days) or mox.")] = None
+    retry_schedule: Annotated[
+        str | None, typer.Option(help="default (three days), mox, or one of `retry-schedule list`.")
+    ] = None
 
 
 @command(account, "create")

@@ -14,7 +14,9 @@ from api.routes import (
     endpoints,
     events,
     messages,
+    operator_events,
     pages,
+    retry_schedules,
     suppressions,
 )
 from api.webapi.door import routes as webapi_routes
@@ -35,6 +37,8 @@ ROUTERS = (
     accounts.router,
     domains.router,
     credentials.router,
+    retry_schedules.router,
+    operator_events.router,
     pages.router,
 )
 

@@ -64,6 +64,12 @@ class Context:
         if subject is Subject.CONFIG_CHANGED:
             self.authenticator.forget()  # our own process need not wait for its own ring
 
+    @asynccontextmanager
+    async def change_quietly(self) -> AsyncIterator[AsyncSession]:
+        """Run a change that nobody keeps a copy of in one transaction."""
+        async with session_transaction(self.sessions, self.bell) as (session, _):
+            yield session
+
 
 def context_of(request: Request) -> Context:
     """Return the parts that serve a request."""

@@ -36,6 +36,8 @@ TAGS = [
     {"name": "accounts", "description": "Tenants and their addresses; for operators."},
     {"name": "domains", "description": "Domains, DKIM keys, DNS records; for operators."},
     {"name": "credentials", "description": "API keys and logins; for operators."},
+    {"name": "retry schedules", "description": "When mail is tried again; for operators."},
+    {"name": "operator events", "description": "What operators should look at; for operators."},
 ]
 _SCHEMES: dict[str, Any] = {
     "apiKey": {"type": "http", "scheme": "bearer", "bearerFormat": "ph_<id>_<secret>", "description": "An API key."},

@@ -27,6 +27,12 @@ class Settings(ServiceSettings):
         le=3600,
         description="One limit for every SMTP phase. Without it the times of RFC 5321 4.5.3.2 hold; the local stack uses 30.",
     )
+    delivery_idle_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        le=240,
+        description="How long an SMTP session without mail waits for the next mail to its site, at most one for each site; 0: not at all.",
+    )
     delivery_body_budget: int = Field(
         default=96 * 1024 * 1024,
         ge=1024 * 1024,

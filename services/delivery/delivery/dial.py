@@ -6,8 +6,18 @@ from dataclasses import dataclass
 from delivery.outcome import Result
 from delivery.prepare import Mail
 from delivery.route import Hop, NoRoute, Router
+from delivery.smtp import (
+    IdleSessions,
+    RcptResult,
+    Session,
+    Stage,
+    Target,
+    Timeouts,
+    TlsMode,
+    connect,
+    opportunistic_context,
+)
 from delivery.smtp import Mail as Transaction
-from delivery.smtp import RcptResult, Session, Stage, Target, Timeouts, TlsMode, connect, opportunistic_context
 from delivery.smtp.errors import SmtpConnectionLostError, SmtpError, SmtpTlsError, SmtpUnsendableError
 from shared.db.lanes import SiteName
 from shared.db.outcomes import AttemptFacts
@@ -33,6 +43,8 @@ class DialSettings:
     ehlo_name: str
     timeouts: Timeouts
     source_ip: str | None = None
+    idle_seconds: float = 0.0
+    """How long a session without mail waits for the next one."""
 
 
 class Dialer:
@@ -42,16 +54,29 @@ class Dialer:
         self._router = router
         self._settings = settings
         self._context = context or opportunistic_context()
+        self._idle = IdleSessions(settings.idle_seconds)
 
-    async def dial(self, site: SiteName) -> "Line":
-        """Return a line to the first hop of ``site`` that takes us.
+    @property
+    def source_ip(self) -> str | None:
+        """Our address that sessions come from; None where the system chooses."""
+        return self._settings.source_ip
+
+    async def dial(self, site: SiteName, *, anew: bool = False) -> "Line":
+        """Return a line to the first hop of ``site`` that takes us, over a session that waits for mail if there is one.
 
         A hop that cannot be reached, or says "not now", makes way for the next; one that refuses for good ends the search
         (RFC 5321 4.2.1), as do all hops together.
 
+        Args:
+            site: whom to reach.
+            anew: do not go on with a session that exists.
+
         Raises:
             Undeliverable: there is no line.
         """
+        kept = None if anew else self._idle.take(site)
+        if kept is not None:
+            return Line(self, site, kept)
         trouble: Result | None = None
         try:
             async for hop in self._router.hops(site):
@@ -71,6 +96,15 @@ class Dialer:
                 accepted=False, code=0, enhanced="", text=f"{site.name} has no host to try", facts=NO_FACTS
             )
         raise Undeliverable(trouble)
+
+    async def leave(self, site: SiteName, session: Session) -> None:
+        """Keep a session for the next mail to its site, or end it."""
+        if not self._idle.keep(site, session):
+            await session.quit()
+
+    async def close(self) -> None:
+        """End the sessions that wait for mail."""
+        await self._idle.close()
 
     async def _open(self, hop: Hop) -> Session:
         target = Target(hop.host, hop.ip, hop.port, self._settings.source_ip)
@@ -110,8 +144,9 @@ class Line:
         reused = self._session.transactions > 0
         result, untouched = await self._try(mail, content)
         if reused and untouched:
+            await self._session.quit()
             try:
-                self._session = (await self._dialer.dial(self._site)).take()
+                self._session = (await self._dialer.dial(self._site, anew=True)).take()
             except Undeliverable as trouble:
                 return trouble.result
             result, _ = await self._try(mail, content)
@@ -122,8 +157,8 @@ class Line:
         return self._session
 
     async def close(self) -> None:
-        """Say goodbye."""
-        await self._session.quit()
+        """Let go of the session."""
+        await self._dialer.leave(self._site, self._session)
 
     def abort(self) -> None:
         """Hang up."""
@@ -140,10 +175,9 @@ class Line:
         except SmtpConnectionLostError as error:
             return _result_of(error), True
         except SmtpUnsendableError as error:
-            return _result_of(error, permanent=True), False
+            return _result_of(error), False
         result = sent.results[0]
-        gone = result.stage is Stage.MAIL and not sent.ended and result.code in (0, 421)
-        return _result(session, result), gone and not session.usable
+        return _result(session, result), result.untouched
 
 
 def _result(session: Session, result: RcptResult) -> Result:
@@ -159,7 +193,7 @@ def _result(session: Session, result: RcptResult) -> Result:
     )
 
 
-def _result_of(error: SmtpError, *, permanent: bool = False) -> Result:
+def _result_of(error: SmtpError) -> Result:
     facts = AttemptFacts(stage=error.stage.value, host=error.host, ip=error.ip)
     return Result(
         accepted=False,
@@ -167,5 +201,5 @@ def _result_of(error: SmtpError, *, permanent: bool = False) -> Result:
         enhanced=error.enhanced,
         text=error.text,
         facts=facts,
-        permanent=permanent,
+        permanent=error.permanent,
     )

@@ -35,6 +35,7 @@ from shared.web.addresses import write_addresses
 from shared.web.health import Readiness, health_app, standard_checks
 from shared.web.serve import serve
 from shared.worker.lease import Lease
+from shared.worker.operator_events import OperatorEvents
 
 CLAIM_CONNECTIONS = 4
 
@@ -64,7 +65,8 @@ async def run(stop: asyncio.Event) -> None:
         holding = workers.Holding(workers.DELIVERY_ROWS, exhausted, delay)
         lease = Lease(claims, bus, service, beat_seconds=settings.heartbeat_seconds, holding=holding)
         metrics = Metrics(service)
-        tools = _tools(settings, pool, bus, lease)
+        told = OperatorEvents(pool, metrics)
+        tools = _tools(settings, pool, bus, lease, told)
         worker = Worker(claims, Courier(tools, metrics), lease, _sizes(settings), Random())  # noqa: S311 - jitter, not a secret
         sessions = metrics.gauge("sessions", "Slots being served: SMTP sessions at most.")
         sessions.set_function(lambda: float(len(worker.serving)))
@@ -84,11 +86,12 @@ async def run(stop: asyncio.Event) -> None:
         write_addresses(settings.address_file, http=health.address)
         beating = asyncio.Event()  # the heart beats until the last mail in flight is settled
         async with asyncio.TaskGroup() as group:
+            group.create_task(told.run(beating))
             group.create_task(lease.run(beating, lambda _: worker.heard.set()))
-            group.create_task(_work(worker, tools.ledger, stop, beating))
+            group.create_task(_work(worker, tools, stop, beating))
 
 
-def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease) -> Tools:
+def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease, told: OperatorEvents) -> Tools:
     return Tools(
         pool=pool,
         ledger=Ledger(pool, bus, lease),
@@ -96,6 +99,7 @@ def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease) -> Tools:
         signers=Signers(pool, KeyRing([key.get_secret_value() for key in settings.secret_key])),
         bodies=BodyBudget(settings.delivery_body_budget),
         lanes=Lanes(),
+        operator_events=told,
         relay=settings.relay or None,
         clock=utc_now,
         random=Random(),  # noqa: S311 - jitter, not a secret
@@ -106,12 +110,13 @@ def _sizes(settings: Settings) -> WorkerSettings:
     return WorkerSettings(settings.delivery_sessions, settings.poll_seconds, settings.grace_seconds)
 
 
-async def _work(worker: Worker, ledger: Ledger, stop: asyncio.Event, beating: asyncio.Event) -> None:
+async def _work(worker: Worker, tools: Tools, stop: asyncio.Event, beating: asyncio.Event) -> None:
     try:
         await worker.run(stop)
-        await ledger.drain()
+        await tools.ledger.drain()
     finally:
         beating.set()
+        await tools.dialer.close()
 
 
 async def exhausted(connection: Connection, delivery_ids: Sequence[int]) -> None:
@@ -128,7 +133,10 @@ def _router(settings: Settings) -> Router:
 def _dial_settings(settings: Settings) -> DialSettings:
     seconds = settings.delivery_timeout_seconds or (30.0 if settings.env == "local" else None)
     return DialSettings(
-        settings.hostname, Timeouts.all(seconds) if seconds else Timeouts(), settings.delivery_source_ip
+        settings.hostname,
+        Timeouts.all(seconds) if seconds else Timeouts(),
+        settings.delivery_source_ip,
+        settings.delivery_idle_seconds,
     )
 
 

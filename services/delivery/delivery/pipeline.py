@@ -6,13 +6,14 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from random import Random
 
 import structlog
 
 from delivery.dial import NO_FACTS, Dialer, Line, Undeliverable
 from delivery.ledger import Ledger
-from delivery.outcome import Result, Tried, decide, expired
+from delivery.outcome import Result, Tried, decide, expired, notice
 from delivery.prepare import BodyBudget, Mail, load
 from delivery.sandbox import simulate, with_report
 from delivery.signing import Signers
@@ -24,6 +25,7 @@ from shared.db.queue import DELIVERIES, Claimed
 from shared.db.starts import Verdict
 from shared.events import EventType
 from shared.metrics import Metrics
+from shared.worker.operator_events import OperatorEvents
 
 LANES_PER_REFILL = 4
 ROWS_PER_REFILL = 25
@@ -52,6 +54,7 @@ class Tools:
     signers: Signers
     bodies: BodyBudget
     lanes: Lanes
+    operator_events: OperatorEvents
     relay: str | None
     clock: Clock
     random: Random
@@ -240,6 +243,8 @@ class _Run:
                 continue
             try:
                 if self.line is None or not self.line.usable:
+                    if self.line is not None:
+                        await self.line.close()
                     self.line = await self._tools.dialer.dial(self.site)
             except Undeliverable as trouble:
                 # Each was due and has had its try: they share the one connection that failed.
@@ -305,11 +310,21 @@ class _Run:
             result = await self.line.send(mail, content)
         else:
             result = known or Result(accepted=False, code=0, enhanced="", text="there is no session", facts=NO_FACTS)
-        tried = Tried(mail.delivery_id, self._slot.worker_id, gate.attempt, mail.wanted_since, mail.retry_schedule)
-        outcome = decide(tried, result, now=self._tools.clock(), random=self._tools.random)
+        now = self._tools.clock()
+        tried = Tried(
+            mail.delivery_id,
+            self._slot.worker_id,
+            gate.attempt,
+            age=now - mail.tried_since if mail.tried_since else timedelta(),
+            schedule=mail.schedule,
+            time_left=mail.expires_at - now if mail.expires_at else None,
+        )
+        outcome = decide(tried, result, random=self._tools.random)
         if mail.is_test:
             outcome = with_report(mail, outcome)
         self._courier.record(self.site, mail, outcome, asyncio.get_running_loop().time() - begun)
+        if (told := notice(self.site, outcome, self._tools.dialer.source_ip)) is not None:
+            self._tools.operator_events.tell(told)
         task = asyncio.create_task(self._settle(outcome))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)

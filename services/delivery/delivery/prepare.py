@@ -15,16 +15,20 @@ from shared.db.queue import Claimed
 from shared.db.starts import Candidate
 from shared.errors import AddressInvalid
 from shared.mail.address import mox_key, parse
+from shared.worker.backoff import DELIVERY_DEFAULT, DELIVERY_SCHEDULES, Schedule, custom
 
 SMALL = 64 * 1024
 """Bodies up to this size are loaded with their batch."""
 
 _LOAD = """
 SELECT d.id, d.account_id, d.message_id, d.mail_from, d.from_id IS NOT NULL AS has_from_id, d.recipient, d.recipient_domain, d.recipient_key, d.stream,
-    greatest(d.created_at, m.send_at) AS wanted_since, m.sender, m.sender_domain, m.size, m.header_size, m.smtputf8, m.require_tls IS TRUE AS require_tls, a.retry_schedule
+    m.sender, m.sender_domain, m.size, m.header_size, m.smtputf8, m.require_tls IS TRUE AS require_tls, m.expires_at,
+    a.retry_schedule, r.waits, r.max_attempts, r.give_up_seconds
 FROM delivery d JOIN message m ON m.id = d.message_id JOIN account a ON a.id = d.account_id
+    LEFT JOIN retry_schedule r ON r.name = a.retry_schedule AND NOT r.built_in
 WHERE d.id = ANY ($1::bigint[])
 """
+_FIRST_TRIED = "SELECT delivery_id, started_at FROM attempt WHERE delivery_id = ANY ($1::bigint[]) AND n = 1"
 _SMALL_BODIES = "SELECT message_id, bytes FROM message_body WHERE message_id = ANY ($1::bigint[]) AND seq = 0"
 _BODY = "SELECT bytes FROM message_body WHERE message_id = $1 ORDER BY seq"
 
@@ -43,14 +47,16 @@ class Mail:
     has_from_id: bool
     """Whether a from_id stands in ``mail_from``."""
     recipient: str
-    wanted_since: datetime
-    """Accepted, or the time that its sender set: the age that the retry schedule counts begins here."""
+    tried_since: datetime | None
+    """When its first attempt began, None before it. A mail that was scheduled or held is as young as its first attempt."""
+    expires_at: datetime | None
+    """Its sender wants it no later than that."""
     size: int
     header_size: int
     smtputf8: bool
     require_tls: bool
     """The sender asked for TLS on the whole way (RFC 8689)."""
-    retry_schedule: str
+    schedule: Schedule
     content: bytes | None
     """The stored bytes of a small message; None: read them when its turn comes."""
 
@@ -67,20 +73,23 @@ class Mail:
 
 async def load(pool: Pool, rows: Sequence[Claimed]) -> list[Mail]:
     """Return the mails of ``rows`` in their order; a row whose record is gone or cannot be read is left out."""
-    facts, bodies = await with_fresh_plans(lambda: _fetch(pool, rows))
+    facts, bodies, tried = await with_fresh_plans(lambda: _fetch(pool, rows))
     mails = []
     for row in rows:
         record = facts.get(row.id)
         if record is None:
             continue
         try:
-            mails.append(_mail(row, record, bodies.get(record["message_id"])))
+            mails.append(_mail(row, record, bodies.get(record["message_id"]), tried.get(row.id)))
         except AddressInvalid as error:
             _log.error("record_unreadable", delivery_id=row.id, problem=error.code)
     return mails
 
 
-async def _fetch(pool: Pool, rows: Sequence[Claimed]) -> tuple[dict[int, asyncpg.Record], dict[int, bytes]]:
+async def _fetch(
+    pool: Pool, rows: Sequence[Claimed]
+) -> tuple[dict[int, asyncpg.Record], dict[int, bytes], dict[int, datetime]]:
+    again = [row.id for row in rows if row.attempt > 0]
     async with pool.acquire() as connection:
         facts = {record["id"]: record for record in await connection.fetch(_LOAD, [row.id for row in rows])}
         small = {
@@ -93,10 +102,15 @@ async def _fetch(pool: Pool, rows: Sequence[Claimed]) -> tuple[dict[int, asyncpg
             if small
             else {}
         )
-    return facts, bodies
+        tried = (
+            {record["delivery_id"]: record["started_at"] for record in await connection.fetch(_FIRST_TRIED, again)}
+            if again
+            else {}
+        )
+    return facts, bodies, tried
 
 
-def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None) -> Mail:
+def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None, tried_since: datetime | None) -> Mail:
     candidate = Candidate(
         delivery_id=row.id,
         account_id=record["account_id"],
@@ -115,14 +129,22 @@ def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None) -> Mail:
         mail_from=record["mail_from"],
         has_from_id=record["has_from_id"],
         recipient=record["recipient"],
-        wanted_since=record["wanted_since"],
+        tried_since=tried_since,
+        expires_at=record["expires_at"],
         size=record["size"],
         header_size=record["header_size"],
         smtputf8=record["smtputf8"],
         require_tls=record["require_tls"],
-        retry_schedule=record["retry_schedule"],
+        schedule=_schedule(record),
         content=content,
     )
+
+
+def _schedule(record: asyncpg.Record) -> Schedule:
+    name = record["retry_schedule"]
+    if record["waits"] is None:
+        return DELIVERY_SCHEDULES.get(name, DELIVERY_DEFAULT)
+    return custom(name, record["waits"], record["max_attempts"], record["give_up_seconds"])
 
 
 class BodyBudget:

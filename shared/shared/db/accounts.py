@@ -7,13 +7,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from shared.db import inputs, paging
+from shared.db import inputs, paging, retry_schedules
 from shared.db.paging import Page
 from shared.errors import AddressInvalid, Conflict, NotFound, ValidationFailed
 from shared.mail.address import canonical, parse, parse_domain, quoted_local
 from shared.models import Account, Address, Domain
-
-RETRY_SCHEDULES: frozenset[str] = frozenset({"default", "mox"})
 
 _NAME_CHARACTERS = 200
 _LONGEST_KEEP = 10 * 366 * 86_400
@@ -34,14 +32,14 @@ class AccountOptions:
     first_time_recipients_per_day: int | None = None
     """None: no limit."""
     retry_schedule: str = "default"
-    """``default`` or ``mox``."""
+    """Name of a schedule: ``default``, ``mox``, or one that an operator made."""
 
 
 async def create_account(session: AsyncSession, name: str, options: AccountOptions | None = None) -> Account:
     """Make an account.
 
     Raises:
-        ValidationFailed: the name is empty or too long, or a limit is out of range.
+        ValidationFailed: the name is empty or too long, a limit is out of range, or there is no such retry schedule.
         Conflict: there is an account of this name.
     """
     given = options or AccountOptions()
@@ -55,8 +53,7 @@ async def create_account(session: AsyncSession, name: str, options: AccountOptio
         ),
         retry_schedule=given.retry_schedule,
     )
-    if given.retry_schedule not in RETRY_SCHEDULES:
-        raise ValidationFailed(f"retry_schedule is one of {', '.join(sorted(RETRY_SCHEDULES))}", field="retry_schedule")
+    await retry_schedules.named_by_account(session, given.retry_schedule)
     row: Account | None = await session.scalar(statement.on_conflict_do_nothing().returning(Account))
     if row is None:
         raise Conflict("there is an account of this name already", field="name")

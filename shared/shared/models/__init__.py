@@ -2,6 +2,7 @@
 
 Control plane, written by people, with foreign keys::
 
+    retry_schedule -- account           when mail is tried again
     account --+-- credential            API keys and logins (operators have no account)
               +-- domain --+-- dkim_key
               |            `-- address
@@ -29,6 +30,10 @@ What keeps submissions unique and within their limits, small and unpartitioned::
     idempotency                         the first answer to a key, for a day
     client_from_id                      tokens that clients chose
     account_budget, account_usage       what an account with limits has spent; known_recipient: whom it has written to
+
+What only operators are told::
+
+    operator_event                      counted by kind and subject
 
 Who is served, decided on summary rows::
 
@@ -69,9 +74,11 @@ from shared.models.lane import Lane
 from shared.models.message import Message
 from shared.models.message_body import MessageBody
 from shared.models.message_tag import MessageTag
+from shared.models.operator_event import OperatorEvent
 from shared.models.parked_report import ParkedReport
 from shared.models.recipient_state import RecipientState
 from shared.models.report import Report
+from shared.models.retry_schedule import RetrySchedule
 from shared.models.site import Site
 from shared.models.site_slot import SiteSlot
 from shared.models.suppression import Suppression
@@ -110,9 +117,11 @@ __all__ = [
     "Message",
     "MessageBody",
     "MessageTag",
+    "OperatorEvent",
     "ParkedReport",
     "RecipientState",
     "Report",
+    "RetrySchedule",
     "Site",
     "SiteSlot",
     "Suppression",

@@ -2,9 +2,14 @@
 
 from datetime import datetime
 
+from sqlalchemy import Column, ForeignKey, Text
 from sqlmodel import Field, SQLModel
 
 from shared.models import columns
+
+
+def _schedule() -> Column[str]:
+    return Column(Text, ForeignKey("retry_schedule.name"), nullable=False, server_default="default")
 
 
 class Account(SQLModel, table=True):
@@ -21,4 +26,4 @@ class Account(SQLModel, table=True):
     messages_per_day: int | None = Field(default=None, sa_column=columns.number(nullable=True))
     first_time_recipients_per_day: int | None = Field(default=None, sa_column=columns.number(nullable=True))
     messages_per_second: int | None = Field(default=None, sa_column=columns.number(nullable=True))
-    retry_schedule: str = Field(default="default", sa_column=columns.words(default="default"))
+    retry_schedule: str = Field(default="default", sa_column=_schedule())

@@ -147,15 +147,19 @@ def scram_verifier(password: str, *, random: Random = os.urandom) -> str:
     """
     salt = random(_SCRAM_SALT_BYTES)
     # RFC 5802 3: SaltedPassword := Hi(Normalize(password), salt, i); ClientKey, StoredKey and ServerKey follow from it.
-    salted = hashlib.pbkdf2_hmac("sha256", _scram_form(password).encode(), salt, SCRAM_ITERATIONS)
+    salted = hashlib.pbkdf2_hmac("sha256", scram_form(password).encode(), salt, SCRAM_ITERATIONS)
     stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", hashlib.sha256)).digest()
     server_key = hmac.digest(salted, b"Server Key", hashlib.sha256)
     salt_text, stored_text, server_text = (base64.b64encode(part).decode() for part in (salt, stored_key, server_key))
     return f"SCRAM-SHA-256${SCRAM_ITERATIONS}:{salt_text}${stored_text}:{server_text}"
 
 
-def _scram_form(password: str) -> str:
-    """Prepare with SASLprep (RFC 4013), as RFC 5802 5.1 has clients do; where it refuses, as clients then do, with OpaqueString."""
+def scram_form(password: str) -> str:
+    """Prepare with SASLprep (RFC 4013), as RFC 5802 5.1 has clients do; where it refuses, as clients then do, with OpaqueString.
+
+    Raises:
+        ValidationFailed: see :func:`opaque_string`.
+    """
     fallback = opaque_string(password)
     # RFC 4013 2.1: non-ASCII spaces become spaces, what is commonly mapped to nothing goes; 2.2: NFKC.
     mapped = "".join(" " if stringprep.in_table_c12(c) else c for c in password if not stringprep.in_table_b1(c))

@@ -119,11 +119,11 @@ async def test_a_delivery_in_flight_at_its_expiry_is_what_the_server_says(open_s
         assert (await site.state(delivery), event["type"], event["code"]) == ("delivered", "delivered", 250)
 
 
-async def test_a_mail_for_later_is_tried_again_as_if_it_had_been_accepted_then(open_site: OpenSite) -> None:
+async def test_a_mail_for_later_is_tried_again_like_any_other(open_site: OpenSite) -> None:
     async with ScriptedSmtpServer(BUSY) as server:
         site = await open_site(server)
         (delivery,) = await hand_in(site, "busy@b.test", due_at=await moment(site, days=-1))
-        # Accepted ten days before the time that its sender set, which was yesterday: the schedule has two days left.
+        # Accepted longer ago than any schedule lasts: what counts is when it was tried first.
         await site.pool.execute("UPDATE delivery SET created_at = now() - interval '11 days'")
         async with in_order(await site.start()):
             await eventually(lambda: _events(site, delivery))

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 
@@ -15,6 +16,8 @@ from integration.api.conftest import SECRET, started
 from integration.posthouse.operator_commands import Done, posthouse
 from shared.db.credentials import bootstrap_operator
 from shared.db.engine import create_engine, session_factory
+from shared.db.operator_events import Notice, count
+from shared.events import OperatorEventKind
 from shared.security.keys import KeyRing
 
 
@@ -151,6 +154,35 @@ async def test_keys_are_shown_once_and_can_be_revoked(installation: Installation
     assert bad.code == 1
     assert "validation_failed: expires_at: " in bad.err
     assert bad.err.count("\n") == 1
+
+
+async def test_retry_schedules_and_operator_events(installation: Installation, database_url: str) -> None:
+    run = installation.run
+    assert re.search(r"^mox +yes +450 900 ", (await run("retry-schedule", "list")).out, re.MULTILINE)
+    made = await run("retry-schedule", "set", "own", "60", "600", "--give-up", "86400")
+    assert made.code == 0, made.err
+    assert re.search(r"Waits \(s\) +60 600\n", (await run("retry-schedule", "show", "own")).out)
+    created = (await run("account", "create", "Engines", "--retry-schedule", "own", "--json")).json()
+    assert created["retry_schedule"] == "own"
+    assert "conflict: " in (await run("retry-schedule", "remove", "own")).err
+    assert "account Engines retries by mox" in (await run("retry-schedule", "use", "Engines", "mox")).out
+    assert (await run("retry-schedule", "remove", "own")).code == 0
+    endless = await run("retry-schedule", "set", "own", "60")
+    assert endless.code == 1
+    assert "validation_failed: " in endless.err
+    assert (await run("retry-schedule", "show", "../accounts/1")).code == 2
+
+    assert "nothing to look at" in (await run("operator-events", "list")).out
+    connection = await asyncpg.connect(database_url)
+    notice = Notice(OperatorEventKind.SOURCE_BLOCKED, "b.test from 192.0.2.1", "blocked")
+    await count(connection, [(notice, 7)])
+    await connection.close()
+    (event,) = (await run("operator-events", "list", "--kind", "source_blocked", "--json")).json()
+    assert (event["subject"], event["count"]) == ("b.test from 192.0.2.1", 7)
+    assert f"operator event {event['id']} is resolved" in (await run("operator-events", "resolve", event["id"])).out
+    assert "nothing to look at" in (await run("operator-events", "list")).out
+    assert "b.test from 192.0.2.1" in (await run("operator-events", "list", "--all")).out
+    assert (await run("operator-events", "resolve", "b.test")).code == 2
 
 
 async def test_operators_keys_replace_each_other(installation: Installation) -> None:

@@ -19,6 +19,8 @@ from api.schemas import (
     endpoints,
     events,
     messages,
+    operator_events,
+    retry_schedules,
     summaries,
     suppressions,
     webhooks,
@@ -62,8 +64,28 @@ OPERATIONS = {
     "operator_keys_list": "GET /v1/operator-keys",
     "operator_keys_create": "POST /v1/operator-keys",
     "operator_keys_revoke": "DELETE /v1/operator-keys/{key}",
+    "retry_schedules_list": "GET /v1/retry-schedules",
+    "retry_schedules_put": "PUT /v1/retry-schedules/{schedule}",
+    "retry_schedules_get": "GET /v1/retry-schedules/{schedule}",
+    "retry_schedules_remove": "DELETE /v1/retry-schedules/{schedule}",
+    "retry_schedules_use": "PUT /v1/accounts/{account}/retry-schedule",
+    "operator_events_list": "GET /v1/operator-events",
+    "operator_events_resolve": "POST /v1/operator-events/{event}/resolve",
 }
-SCHEMA_MODULES = (accounts, batch, credentials, domains, endpoints, events, messages, summaries, suppressions, webhooks)
+SCHEMA_MODULES = (
+    accounts,
+    batch,
+    credentials,
+    domains,
+    endpoints,
+    events,
+    messages,
+    operator_events,
+    retry_schedules,
+    summaries,
+    suppressions,
+    webhooks,
+)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ EVENT = LoadedEvent(
     text="no such user",
     category="recipient",
     suppressing=True,
+    final_attempt_next=False,
 )
 MAIL = LoadedMail(
     message=12,
@@ -54,6 +55,7 @@ def test_a_payload_says_what_happened_to_which_mail() -> None:
             "text": "no such user",
             "category": "recipient",
             "suppressing": True,
+            "final_attempt_next": False,
             "dsn": False,
             "extra": {"order": "17", "a": "b"},
             "tags": ["x", "y"],

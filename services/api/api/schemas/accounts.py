@@ -30,7 +30,11 @@ class NewAccount(Input):
     keep_calls_seconds: int = Field(default=259_200, description="How long a settled webhook call is kept.")
     messages_per_day: int | None = Field(default=None, description="Null: no limit.")
     first_time_recipients_per_day: int | None = Field(default=None, description="Null: no limit.")
-    retry_schedule: Text = Field(default="default", description="`default` (three days) or `mox`.")
+    retry_schedule: Text = Field(
+        default="default",
+        max_length=64,
+        description="`default` (three days), `mox` (eight attempts), or one that an operator made.",
+    )
 
 
 class Account(Output):

@@ -71,6 +71,11 @@ class Connection(asyncio.Protocol):
         return bool(self._parser.replies) or self._malformed is not None or self._lost
 
     @property
+    def out_of_step(self) -> bool:
+        """The server said more than it was asked, and not only goodbye."""
+        return bool(self._parser.replies) and self._parser.replies[0].code != 421
+
+    @property
     def local_ip(self) -> str:
         """Our address."""
         name = None if self._transport is None else self._transport.get_extra_info("sockname")
@@ -112,6 +117,8 @@ class Connection(asyncio.Protocol):
             TimeoutError, ConnectionResetError, MalformedReply: it will not come.
         """
         replies = self._parser.replies
+        if replies:
+            return replies.popleft()
         deadline = self._loop.time() + seconds
         while not replies:
             if self._malformed is not None:

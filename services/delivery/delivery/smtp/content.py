@@ -1,4 +1,4 @@
-"""Dot-stuffing of content for DATA (RFC 5321 4.5.2), in any chunking."""
+"""Content as it goes over the wire: dot-stuffed for DATA (RFC 5321 4.5.2), in any pieces; or counted, for BDAT (RFC 3030)."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
@@ -54,6 +54,32 @@ class DotStuffer:
         if self._held:
             raise BareLineEndInContent
         return b".\r\n" if self._last == b"\r\n" else b"\r\n.\r\n"
+
+
+def stuffed(content: Sequence[bytes]) -> bytes:
+    """Return content as it follows DATA, with its end.
+
+    Raises:
+        BareLineEndInContent: it cannot be sent.
+    """
+    stuffer = DotStuffer()
+    parts = [stuffer.feed(piece) for piece in content]
+    parts.append(stuffer.end())
+    return b"".join(parts)
+
+
+def chunk(content: Sequence[bytes]) -> bytes:
+    """Return content as one BDAT command with its octets, the last line ended as DATA ends it.
+
+    Raises:
+        BareLineEndInContent: it cannot be sent. BDAT itself would carry it, the next hop's DATA would not.
+    """
+    octets = b"".join(content)
+    pairs = octets.count(b"\r\n")
+    if octets.count(b"\n") != pairs or octets.count(b"\r") != pairs:
+        raise BareLineEndInContent
+    end = b"" if octets.endswith(b"\r\n") or not octets else b"\r\n"
+    return b"".join((b"BDAT %d LAST\r\n" % (len(octets) + len(end)), octets, end))
 
 
 async def pieces(content: Sequence[bytes] | AsyncIterable[bytes]) -> AsyncIterator[bytes]:

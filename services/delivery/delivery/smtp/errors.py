@@ -10,11 +10,12 @@
     |-- SmtpTlsError              STARTTLS refused or missing, handshake or verification failed
     |-- SmtpGreetingError         the greeting was not 220
     |-- SmtpHelloError            neither EHLO nor HELO was accepted
+    |-- SmtpAuthError             the server does not take our login, or may not see it
     |-- SmtpSourceError           the content could not be read to its end; the connection was closed
     `-- SmtpUnsendableError       this mail cannot go over this session; nothing was sent
         |-- SmtpSizeError         larger than the server announced
-        |-- SmtpUtf8Error         needs SMTPUTF8
-        |-- SmtpEightBitError     needs 8BITMIME
+        |-- SmtpUtf8Error         needs SMTPUTF8; the one of these that may be otherwise another day
+        |-- SmtpEightBitError     needs 8BITMIME and cannot be converted
         |-- SmtpAddressError      an address cannot be written in a command
         `-- SmtpContentError      the content holds a bare CR or LF
 
@@ -31,6 +32,8 @@ class SmtpError(PosthouseError):
     """Delivery over SMTP failed."""
 
     code: ClassVar[str] = "smtp"
+    permanent: ClassVar[bool] = False
+    """Where no reply says it: the same mail cannot go to this server at any time."""
 
     def __init__(
         self, message: str, *, host: str = "", ip: str = "", stage: Stage, reply: ReplyFacts | None = None
@@ -109,6 +112,12 @@ class SmtpHelloError(SmtpError):
     code = "smtp_hello"
 
 
+class SmtpAuthError(SmtpError):
+    """The server does not take our login, or may not see it."""
+
+    code = "smtp_auth"
+
+
 class SmtpSourceError(SmtpError):
     """The content could not be read to its end."""
 
@@ -119,6 +128,7 @@ class SmtpUnsendableError(SmtpError):
     """This mail cannot go over this session; nothing was sent."""
 
     code = "smtp_unsendable"
+    permanent = True
 
 
 class SmtpSizeError(SmtpUnsendableError):
@@ -131,10 +141,11 @@ class SmtpUtf8Error(SmtpUnsendableError):
     """The message needs SMTPUTF8, which the server does not offer."""
 
     code = "smtp_utf8"
+    permanent = False
 
 
 class SmtpEightBitError(SmtpUnsendableError):
-    """The message needs 8BITMIME, which the server does not offer."""
+    """The message needs 8BITMIME, which the server does not offer, and cannot be converted."""
 
     code = "smtp_eight_bit"
 

@@ -34,6 +34,8 @@ class Extensions:
     """RFC 3461."""
     rcpt_max: int | None = None
     """Recipients of one transaction (RFC 9422); None where no limit is known."""
+    mail_max: int | None = None
+    """Transactions of one session (RFC 9422); None where no limit is known."""
     auth: tuple[str, ...] = ()
     """SASL mechanisms (RFC 4954)."""
     keywords: frozenset[str] = field(default_factory=frozenset)
@@ -53,6 +55,7 @@ def parse_extensions(lines: Sequence[str]) -> Extensions:
         if keyword:
             offered.setdefault(keyword, parameters.strip())
     size = offered.get("SIZE", "")
+    limits = _limits(offered.get("LIMITS", ""))
     return Extensions(
         esmtp=True,
         pipelining="PIPELINING" in offered,
@@ -67,7 +70,8 @@ def parse_extensions(lines: Sequence[str]) -> Extensions:
         starttls="STARTTLS" in offered,
         requiretls="REQUIRETLS" in offered,
         dsn="DSN" in offered,
-        rcpt_max=_limits(offered.get("LIMITS", "")).get("RCPTMAX"),
+        rcpt_max=limits.get("RCPTMAX"),
+        mail_max=limits.get("MAILMAX"),
         auth=tuple(offered.get("AUTH", "").split()),
         keywords=frozenset(offered),
     )

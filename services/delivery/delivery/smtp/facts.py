@@ -1,8 +1,12 @@
 """The words of the SMTP client: where to, what, and what became of it."""
 
+import unicodedata
 from collections.abc import AsyncIterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from enum import Enum
+
+LONGEST_CREDENTIAL = 1_024
+"""Octets of a user name or password; more would not fit in the lines of an exchange."""
 
 
 class Stage(Enum):
@@ -12,6 +16,7 @@ class Stage(Enum):
     GREETING = "greeting"
     EHLO = "ehlo"
     STARTTLS = "starttls"
+    AUTH = "auth"
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"
@@ -72,11 +77,35 @@ class Timeouts:
     message: float = 600.0
     """For the reply to the end of the content."""
     quit: float = 10.0
+    auth: float = 120.0
+    """For each reply of an exchange."""
+    silence: float = 2.0
+    """Since the server spoke last: after more, content is not sent before it has said that it is still there."""
 
     @classmethod
     def all(cls, seconds: float) -> "Timeouts":
-        """Return the same limit for every phase."""
-        return cls(seconds, seconds, seconds, seconds, seconds, seconds, seconds, seconds, seconds, min(seconds, 10.0))
+        """Return the same limit for every phase; nobody waits longer than 10 s for a goodbye."""
+        shorter = {"quit": min(seconds, 10.0), "silence": min(seconds, 2.0)}
+        return cls(**{phase.name: seconds for phase in fields(cls)} | shorter)
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who we are to a server that asks (RFC 4954)."""
+
+    user: str
+    password: str = field(repr=False)
+    mechanisms: tuple[str, ...] = ("SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN")
+    """Which may be used, the one we like best first: from a proof that ends with this exchange to the password itself."""
+    without_tls: bool = False
+    """Whether the login may be shown to a server that was not reached by TLS."""
+
+    def __post_init__(self) -> None:
+        for what, text in (("user name", self.user), ("password", self.password)):
+            if any(unicodedata.category(letter) in {"Cc", "Cs", "Co"} for letter in text):
+                raise ValueError(f"the {what} of a login holds no control characters")
+            if not 0 < len(text.encode()) <= LONGEST_CREDENTIAL:
+                raise ValueError(f"the {what} of a login has 1 to {LONGEST_CREDENTIAL} octets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +129,9 @@ class Mail:
     """Without angle brackets; empty for the null reverse-path."""
     recipients: tuple[str, ...]
     content: Sequence[bytes] | AsyncIterable[bytes]
-    """The complete message with CRLF line ends, in any pieces."""
+    """The complete message with CRLF line ends, in any pieces. What is not a sequence can be sent in one transaction only."""
     size: int
-    """Octets of the content."""
+    """Octets of the content; content of another size is not sent to its end."""
     smtputf8: bool = False
     """Needs SMTPUTF8 (RFC 6531): non-ASCII addresses or header fields."""
     body8bit: bool = False
@@ -113,17 +142,22 @@ class Mail:
             raise ValueError("a transaction needs at least one recipient")
 
     @classmethod
-    def of(
-        cls,
-        mail_from: str,
-        recipients: Sequence[str],
-        content: bytes,
-        *,
-        smtputf8: bool = False,
-        body8bit: bool = False,
-    ) -> "Mail":
-        """Return a mail whose content is in memory as a whole."""
-        return cls(mail_from, tuple(recipients), (content,), len(content), smtputf8, body8bit)
+    def of(cls, mail_from: str, recipients: Sequence[str], content: bytes, *, smtputf8: bool = False) -> "Mail":
+        """Return a mail whose content is in memory as a whole; whether it needs 8BITMIME is seen from it."""
+        return cls(mail_from, tuple(recipients), (content,), len(content), smtputf8, has_eight_bit_body(content))
+
+
+def body_start(content: bytes) -> int:
+    """Return where the body begins, with the empty line before it (RFC 5322 2.1); the size where there is none."""
+    if content.startswith(b"\r\n"):
+        return 0
+    end = content.find(b"\r\n\r\n")
+    return len(content) if end < 0 else end + 2
+
+
+def has_eight_bit_body(content: bytes) -> bool:
+    """Say whether octets over 127 come behind the header, which may have its own (RFC 6532) and is not meant by 8BITMIME."""
+    return not content.isascii() and not content[body_start(content) :].isascii()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +175,13 @@ class RcptResult:
     """``class.subject.detail``; empty where the server sends none."""
     text: str
     """The whole reply without the codes in front of its lines, lines separated by newlines; what happened where code is 0."""
+    in_doubt: bool = False
+    """The end of the content was sent and no answer came: the server may have accepted the message all the same."""
+
+    @property
+    def untouched(self) -> bool:
+        """The server took no notice of it: the session ended before its transaction did begin."""
+        return self.stage is Stage.MAIL and self.code in {0, 421} and not self.in_doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,5 +190,3 @@ class Sent:
 
     results: tuple[RcptResult, ...]
     """One for each recipient, in their order."""
-    ended: bool
-    """The end of the content was sent. With a result of code 0 the server may have accepted the message all the same."""

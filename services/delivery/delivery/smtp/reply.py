@@ -10,6 +10,7 @@ from shared.mail.status import clean_text, parse_enhanced
 _LINE = re.compile(rb"([2-9][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 _MAX_LINE = 4_096  # RFC 5321 4.5.3.1.5 says 512; some servers say more
 _MAX_LINES = 128
+_MAX_OCTETS = 65_536  # of one reply
 _MAX_REPLIES = 8_192  # more than any pipelined group of ours asks for
 
 
@@ -52,12 +53,13 @@ class ReplyParser:
     A bare LF is taken for a line end: some servers send it, and nothing of ours depends on where a reply's line ends.
     """
 
-    __slots__ = ("_buffer", "_code", "_lines", "replies")
+    __slots__ = ("_buffer", "_code", "_lines", "_octets", "replies")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._code = 0
         self._lines: list[bytes] = []
+        self._octets = 0
         self.replies: deque[Reply] = deque()
         """Complete replies, oldest first."""
 
@@ -91,6 +93,9 @@ class ReplyParser:
             raise MalformedReply(f"reply code changes from {self._code} to {code} within a reply")  # RFC 5321 4.2.1
         if len(self._lines) >= _MAX_LINES:
             raise MalformedReply(f"a reply of more than {_MAX_LINES} lines")
+        self._octets += len(line)
+        if self._octets > _MAX_OCTETS:
+            raise MalformedReply(f"a reply of more than {_MAX_OCTETS} octets")
         self._code = code
         self._lines.append(match[3] or b"")
         if match[2] == b"-":
@@ -99,3 +104,4 @@ class ReplyParser:
             raise MalformedReply("replies that nobody asked for")
         self.replies.append(Reply(code, b"\n".join(self._lines)))
         self._lines.clear()
+        self._octets = 0

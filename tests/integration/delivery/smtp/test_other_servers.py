@@ -49,7 +49,7 @@ async def test_aiosmtpd(aiosmtpd_server: tuple[Sink, int]) -> None:
     assert not session.extensions.pipelining
     first = await session.send(Mail.of("a@a.test", ["b@b.test", "no@b.test"], CONTENT))
     second = await session.send(Mail.of("", ["no@b.test"], CONTENT))
-    third = await session.send(Mail.of("jörg@a.test", ["b@b.test"], CONTENT, smtputf8=True, body8bit=True))
+    third = await session.send(Mail.of("jörg@a.test", ["b@b.test"], CONTENT, smtputf8=True))
     await session.quit()
     assert [(result.accepted, result.stage, result.code) for result in first.results] == [
         (True, Stage.MESSAGE, 250),

@@ -96,3 +96,9 @@ def test_addresses_that_would_become_something_else(path: str) -> None:
 def test_non_ascii_addresses_need_smtputf8() -> None:
     assert is_writable("jörg@bücher.test", smtputf8=True)
     assert not is_writable("\ud800@b.test", smtputf8=True)
+
+
+def test_transactions_of_a_session() -> None:
+    assert parse_extensions(["mx", "LIMITS MAILMAX=3 RCPTMAX=9"]).mail_max == 3
+    assert parse_extensions(["mx", "LIMITS MAILMAX=0 RCPTMAX=9"]).mail_max is None
+    assert parse_extensions(["mx", "LIMITS RCPTMAX=9"]).mail_max is None

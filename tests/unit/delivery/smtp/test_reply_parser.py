@@ -50,6 +50,7 @@ def test_an_enhanced_code_counts_only_where_it_was_announced() -> None:
         b"250-a\r\n251 b\r\n",
         b"250" + b" x" * 3000 + b"\r\n",
         b"250-x\r\n" * 200,
+        b"250-" + b"x" * 4_000 + b"\r\n250-" + (b"y" * 4_000 + b"\r\n250-") * 20,
         b"x" * 5000,
         b"250 x\r\n" * 10_000,
         "２５０ OK\r\n".encode(),
@@ -88,3 +89,7 @@ def test_no_octets_raise_anything_else(data: bytes) -> None:
         return
     for reply in parser.replies:
         assert "\0" not in reply.facts(enhanced=True).text
+
+
+def test_many_short_replies_are_not_a_long_one() -> None:
+    assert len(parse(b"250 some text\r\n" * 8_000)) == 8_000
