@@ -53,4 +53,5 @@ class Subject(StrEnum):
     CALL_DUE = "posthouse.call.due"
     INBOUND_STORED = "posthouse.inbound.stored"
     SUPPRESSION_CHANGED = "posthouse.suppression.changed"
+    JOB_DUE = "posthouse.job.due"
     CONFIG_CHANGED = "posthouse.config.changed"

@@ -1,18 +1,19 @@
 """Commands for operators, all of them over the documented REST interface and nothing else.
 
 Reading order: ``place`` (which installation, which key) -> ``client`` (requests, pages, errors) -> ``command`` (what all the
-commands share) -> ``accounts``, ``domains``, ``credentials``, ``failures`` (the commands) -> ``show`` (tables for people, JSON for programs).
+commands share) -> ``accounts``, ``domains``, ``credentials``, ``failures``, ``holds`` (the commands) -> ``show`` (tables for people, JSON for
+programs).
 
 Exit codes: 0 done; 1 the installation refused or did not answer; 2 something given was wrong.
 """
 
 import typer
 
-from posthouse.operator import accounts, credentials, domains, failures
+from posthouse.operator import accounts, credentials, domains, failures, holds
 
 
 def register(app: typer.Typer) -> None:
-    """Add the groups ``account``, ``address``, ``domain``, ``key``, ``login``, ``operator-key``, ``retry-schedule`` and ``operator-events``."""
-    for module in (accounts, domains, credentials, failures):
+    """Add the groups of the modules above, such as ``account`` and ``hold-rule``."""
+    for module in (accounts, domains, credentials, failures, holds):
         for group in module.groups():
             app.add_typer(group)

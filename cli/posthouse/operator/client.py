@@ -78,9 +78,9 @@ class Client:
         """Put a document at a path and return what is there now; raises as :meth:`get`."""
         return self._ask("PUT", path, body=body)
 
-    def delete(self, path: str) -> None:
-        """Delete what is at a path; raises as :meth:`get`."""
-        self._ask("DELETE", path)
+    def delete(self, path: str, **query: str) -> Document:
+        """Delete what is at a path and return what is said of it, if anything; raises as :meth:`get`."""
+        return self._ask("DELETE", path, query=query)
 
     def listed(self, path: str, limit: int, **which: str) -> Listing:
         """Return up to ``limit`` items of a list, page by page, only those that the query names; raises as :meth:`get`."""

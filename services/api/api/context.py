@@ -12,6 +12,7 @@ from api.auth import Authenticator
 from api.budget import ByteBudget
 from api.config import Settings
 from api.failures import FailureLimiter
+from api.jobs import Jobs
 from api.metrics import ApiMetrics
 from api.submit import Submitter
 from shared.db.domains import TxtLookup
@@ -34,6 +35,7 @@ class Context:
     authenticator: Authenticator
     login_failures: FailureLimiter
     submitter: Submitter
+    jobs: Jobs
     resolver: TxtLookup
     outbound: OutboundPolicy
     budget: ByteBudget

@@ -30,6 +30,8 @@ with it goes nowhere, its outcome is simulated, and it sees only its own.
 TAGS = [
     {"name": "messages", "description": "Hand in mail, and see what became of it."},
     {"name": "deliveries", "description": "One message to one recipient."},
+    {"name": "hold rules", "description": "Conditions under which mail waits."},
+    {"name": "jobs", "description": "Holds, releases and cancels of many deliveries."},
     {"name": "suppressions", "description": "Who is not sent to."},
     {"name": "endpoints", "description": "Where webhooks go."},
     {"name": "events", "description": "What happened, in order."},

@@ -347,7 +347,7 @@ class _Run:
         )
         match verdict:
             case Verdict.HELD:
-                await ledger.release(worker_id, [mail.delivery_id], hold=True)
+                await ledger.hold(worker_id, mail.candidate)
             case Verdict.DISABLED:
                 await ledger.release(worker_id, [mail.delivery_id], disabled=True)
             case Verdict.SUPPRESSED:

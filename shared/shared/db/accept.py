@@ -361,8 +361,9 @@ WITH d AS (
         CASE WHEN suppressed THEN 'the recipient is on the suppression list' END
     FROM d JOIN account ON account.id = d.account_id
 ), queued AS (
-    INSERT INTO delivery_queue (delivery_id, lane_id, due_at, expires_at, hold, hold_rule_id, hold_by_operator)
-    SELECT id, lane_id, coalesce(due_at, now()), expires_at, held, rule_id, coalesce(made_by_operator, false) FROM d WHERE NOT suppressed
+    INSERT INTO delivery_queue (delivery_id, lane_id, due_at, expires_at, hold, hold_rule_id, hold_by_account, hold_by_operator)
+    SELECT id, lane_id, coalesce(due_at, now()), expires_at, held, rule_id, coalesce(NOT made_by_operator, false), coalesce(made_by_operator, false)
+    FROM d WHERE NOT suppressed
 ), woken AS (
     INSERT INTO delivery_wake (lane_id) SELECT DISTINCT lane_id FROM d WHERE NOT suppressed AND NOT held
 ), told AS (

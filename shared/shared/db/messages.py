@@ -45,6 +45,16 @@ class AttemptView:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldView:
+    """Who holds a delivery, and by which rule."""
+
+    by_operator: bool
+    rule_id: int | None
+    """None: by hand."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryView:
     """A delivery as it stands."""
 
@@ -66,6 +76,8 @@ class DeliveryView:
     code: int | None
     enhanced: str | None
     text: str | None
+    hold: HoldView | None = None
+    """Also of one that is in flight and will be held if this attempt fails for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +138,8 @@ class DeliveryFilter:
 _DELIVERY = """
 d.id, d.message_id, d.recipient, d.mail_from, d.from_id, d.state, d.attempts, d.created_at, d.settled_at, d.bounced_at,
     d.complained_at, d.keep_until, d.code, d.enhanced, d.text, q.delivery_id IS NOT NULL AS live, q.due_at, q.hold AS held,
-    q.worker_id IS NOT NULL AS claimed, q.started_at IS NOT NULL AS started, q.attempt
+    q.worker_id IS NOT NULL AS claimed, q.started_at IS NOT NULL AS started, q.attempt, q.hold_by_operator, q.hold_rule_id,
+    (SELECT h.reason FROM hold_rule h WHERE h.id = q.hold_rule_id) AS hold_reason
 """
 MESSAGE = """
 SELECT id, created_at, door, message_id, sender, subject, size, smtputf8, is_test, extra::text AS extra, tags, send_at, expires_at, require_tls, save_sent
@@ -147,7 +160,7 @@ FROM attempt WHERE delivery_id = ANY ($1::bigint[]) ORDER BY delivery_id, n
 """
 # The same reading of a queue row as shared.lifecycle.live_state; a test holds one against the other.
 _STATE = """
-CASE WHEN q.delivery_id IS NULL THEN d.state WHEN q.hold THEN 'held' WHEN q.started_at IS NOT NULL THEN 'started'
+CASE WHEN q.delivery_id IS NULL THEN d.state WHEN q.started_at IS NOT NULL THEN 'started' WHEN q.hold THEN 'held'
     WHEN q.worker_id IS NOT NULL THEN 'claimed' ELSE 'queued' END
 """
 # A generic plan knows neither the account nor the limit, and for "account_id = $1 ... ORDER BY id" it may walk the primary key
@@ -207,6 +220,16 @@ async def get_delivery(
         return None
     attempts = await _attempts(connection, [row["id"]])
     return DeliveryDetail(_delivery(row), tuple(attempts.get(row["id"], ())))
+
+
+async def operator_get_delivery(connection: Connection, delivery_id: int) -> DeliveryDetail | None:
+    """Return a delivery of whatever account and stream, for an operator; None where there is none of this id."""
+    whose = await connection.fetchrow(
+        "SELECT account_id, stream FROM delivery WHERE id = $1", inputs.row_id(delivery_id, "delivery")
+    )
+    if whose is None:
+        return None
+    return await get_delivery(connection, whose["account_id"], delivery_id, stream=whose["stream"])
 
 
 async def list_deliveries(
@@ -351,4 +374,5 @@ def _delivery(row: asyncpg.Record) -> DeliveryView:
         code=row["code"],
         enhanced=row["enhanced"],
         text=row["text"],
+        hold=HoldView(row["hold_by_operator"], row["hold_rule_id"], row["hold_reason"] or "") if row["held"] else None,
     )

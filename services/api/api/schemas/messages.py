@@ -12,7 +12,7 @@ from api.schemas.mailbox import split_mailbox
 from api.schemas.options import SendOptions
 from api.schemas.summaries import MESSAGE, MessageSummary, message_fields
 from shared.db.accept import AcceptedMessage
-from shared.db.messages import AttemptView, DeliveryDetail, DeliveryView, MessageDetail
+from shared.db.messages import AttemptView, DeliveryDetail, DeliveryView, HoldView, MessageDetail
 from shared.lifecycle import DeliveryState
 
 _SENT_DELIVERY: dict[str, object] = {
@@ -42,6 +42,7 @@ _DELIVERY: dict[str, object] = {
     "mail_from": "ada+mzxw6ytboi2gk3tunbuw4zzanf@example.com",
     "from_id": "mzxw6ytboi2gk3tunbuw4zzanf",
     "state": "delivered",
+    "held": None,
     "attempts_made": 1,
     "created_at": "2026-11-20T13:00:00.000000Z",
     "due_at": None,
@@ -53,6 +54,7 @@ _DELIVERY: dict[str, object] = {
     "enhanced_code": "2.0.0",
     "text": "2.0.0 Ok: queued as 4F1A2",
 }
+DELIVERY_WITH_ATTEMPTS: dict[str, object] = {**_DELIVERY, "attempts": [_ATTEMPT]}
 _MESSAGE_ID = "<0Zk3v9hVqLk1W2x3Y4z5Aw@mail.example.com>"
 
 
@@ -246,6 +248,25 @@ class Attempt(Output):
         )
 
 
+class Held(Output):
+    """That a delivery waits until somebody releases it."""
+
+    model_config = example({"by": "account", "rule": "5", "reason": "the price list is wrong"})
+
+    by: Literal["account", "operator"]
+    rule: str | None = Field(description="The id of the hold rule; null: by hand, or by an operator's rule.")
+    reason: str = Field(description="That of the rule.")
+
+    @classmethod
+    def of(cls, view: HoldView, *, to_operator: bool) -> "Held":
+        """Show a hold; what operators wrote is not for accounts."""
+        shown = to_operator or not view.by_operator
+        rule = str(view.rule_id) if shown and view.rule_id is not None else None
+        return cls(
+            by="operator" if view.by_operator else "account", rule=rule, reason=view.reason if rule is not None else ""
+        )
+
+
 class Delivery(Output):
     """One message to one recipient, as it stands."""
 
@@ -257,6 +278,7 @@ class Delivery(Output):
     mail_from: str = Field(description="Its return path.")
     from_id: str | None
     state: DeliveryState
+    held: Held | None = Field(description="By whom it is held, also while it is in flight; null when it is not.")
     attempts_made: int
     created_at: Time
     due_at: Time | None = Field(description="When it is tried next; null when settled.")
@@ -277,17 +299,18 @@ class Delivery(Output):
 class DeliveryWithAttempts(Delivery):
     """A delivery and every try at it, the first one first."""
 
-    model_config = example({**_DELIVERY, "attempts": [_ATTEMPT]})
+    model_config = example(DELIVERY_WITH_ATTEMPTS)
 
     attempts: list[Attempt]
 
     @classmethod
-    def detail(cls, detail: DeliveryDetail) -> "DeliveryWithAttempts":
+    def detail(cls, detail: DeliveryDetail, *, to_operator: bool = False) -> "DeliveryWithAttempts":
         """Show a delivery with its attempts."""
-        return cls(**_delivery_fields(detail.delivery), attempts=[Attempt.of(attempt) for attempt in detail.attempts])
+        attempts = [Attempt.of(attempt) for attempt in detail.attempts]
+        return cls(**_delivery_fields(detail.delivery, to_operator=to_operator), attempts=attempts)
 
 
-def _delivery_fields(view: DeliveryView) -> dict[str, Any]:
+def _delivery_fields(view: DeliveryView, *, to_operator: bool = False) -> dict[str, Any]:
     return {
         "id": str(view.id),
         "message": str(view.message_id),
@@ -295,6 +318,7 @@ def _delivery_fields(view: DeliveryView) -> dict[str, Any]:
         "mail_from": view.mail_from,
         "from_id": view.from_id,
         "state": view.state,
+        "held": Held.of(view.hold, to_operator=to_operator) if view.hold is not None else None,
         "attempts_made": view.attempts,
         "created_at": view.created_at,
         "due_at": view.due_at,
@@ -317,7 +341,7 @@ class DeliveryPage(PageOf[Delivery]):
 class Message(MessageSummary):
     """A submission and what became of it so far."""
 
-    model_config = example({**MESSAGE, "deliveries": [{**_DELIVERY, "attempts": [_ATTEMPT]}]})
+    model_config = example({**MESSAGE, "deliveries": [DELIVERY_WITH_ATTEMPTS]})
 
     deliveries: list[DeliveryWithAttempts]
 

@@ -42,14 +42,19 @@ _HOLDS = (
     """ALTER TABLE delivery_queue
         ADD COLUMN expires_at timestamptz,
         ADD COLUMN hold_rule_id bigint,
+        ADD COLUMN hold_by_account boolean NOT NULL DEFAULT false,
         ADD COLUMN hold_by_operator boolean NOT NULL DEFAULT false,
         ADD COLUMN released_at timestamptz,
         ADD COLUMN operator_released_at timestamptz""",
     "CREATE INDEX delivery_queue_held_expiry ON delivery_queue (expires_at) WHERE hold AND expires_at IS NOT NULL",
+    # Who releases goes from held row to held row, and pays nothing for a backlog that is not held.
+    "CREATE INDEX delivery_queue_held ON delivery_queue (delivery_id) WHERE hold",
+    "CREATE INDEX delivery_queue_held_by_rule ON delivery_queue (hold_rule_id, delivery_id) WHERE hold_rule_id IS NOT NULL",
     # The most telling condition of a rule: whoever asks looks up six keys, however many rules there are.
     """ALTER TABLE hold_rule
         ADD COLUMN made_by_operator boolean NOT NULL DEFAULT true,
         ADD COLUMN release_on_expiry boolean NOT NULL DEFAULT false,
+        ADD COLUMN removed_at timestamptz,
         ADD COLUMN match_key text NOT NULL GENERATED ALWAYS AS (CASE
             WHEN recipient_address IS NOT NULL THEN 'recipient:' || recipient_address
             WHEN sender_address IS NOT NULL THEN 'sender:' || sender_address
@@ -68,16 +73,21 @@ _HOLDS = (
         kind text NOT NULL CHECK (kind IN ('hold', 'release', 'cancel')),
         filter jsonb,
         hold_rule_id bigint,
+        first_id bigint NOT NULL DEFAULT 0,
+        last_id bigint NOT NULL DEFAULT 0,
         position bigint NOT NULL DEFAULT 0,
         seen bigint NOT NULL DEFAULT 0,
         changed bigint NOT NULL DEFAULT 0,
         in_flight bigint NOT NULL DEFAULT 0,
+        kept_held bigint NOT NULL DEFAULT 0,
+        error text,
         created_at timestamptz NOT NULL DEFAULT now(),
         updated_at timestamptz NOT NULL DEFAULT now(),
         finished_at timestamptz
     )""",
     "CREATE INDEX job_account ON job (account_id)",
     "CREATE INDEX job_unfinished ON job (id) WHERE finished_at IS NULL",
+    "CREATE INDEX job_finished ON job (finished_at) WHERE finished_at IS NOT NULL",
 )
 
 _DOORS = (
