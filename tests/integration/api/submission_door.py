@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from fakes.certificates import authority
@@ -44,3 +45,9 @@ async def sender(lines: Lines, demo: Demo) -> Lines:
     """The same, logged in as the demo account."""
     await lines.login(demo.login, demo.password)
     return lines
+
+
+@pytest.fixture
+async def operator_of_door(door: RunningApi, demo: Demo) -> AsyncIterator[httpx.AsyncClient]:
+    async with door.client(demo.admin_key) as client:
+        yield client

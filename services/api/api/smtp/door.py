@@ -18,6 +18,7 @@ from shared.errors import (
     AddressInvalid,
     BadInput,
     FromNotAllowed,
+    LimitReached,
     PosthouseError,
     TooLarge,
     Unavailable,
@@ -170,16 +171,16 @@ def result_of(error: Exception) -> str:
 def reply_to(error: PosthouseError) -> Reply:
     """Return the reply to what is wrong with a submission."""
     match error:
-        case FromNotAllowed() if error.facts.get("domain_disabled"):
-            return _DISABLED
         case FromNotAllowed():
-            return Reply(550, "5.7.1", error.message)
+            return _DISABLED if error.facts.get("domain_disabled") else Reply(550, "5.7.1", error.message)
         case AddressInvalid() | ValidationFailed() if (error.field or "").startswith("raw.from"):
             return Reply(550, "5.6.0", error.message)
         case TooLarge():
             return Reply(552, "5.3.4", error.message)
         case BadInput():
             return Reply(554, "5.6.0", error.message)
+        case LimitReached():
+            return Reply(451, "4.7.1", error.message)
         case Unavailable():
             return Reply(451, "4.3.0", error.message)
         case _:
