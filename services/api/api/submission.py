@@ -227,4 +227,4 @@ def _check_tag(tag: str, field: str, limits: Limits) -> None:
     if len(tag) > limits.tag_characters:
         raise TooLarge(f"a tag has at most {limits.tag_characters} characters, not {len(tag)}", field=field)
     if not tag or not tag.isprintable():
-        raise ValidationFailed("a tag has 1 to 64 printable characters", field=field)
+        raise ValidationFailed(f"a tag has 1 to {limits.tag_characters} printable characters", field=field)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from fakes.certificates import authority
@@ -66,3 +67,9 @@ async def stored(pool: Pool) -> list[dict[str, Any]]:
 async def only(pool: Pool) -> dict[str, Any]:
     (message,) = await stored(pool)
     return message
+
+
+@pytest.fixture
+async def operator_of_door(door: RunningApi, demo: Demo) -> AsyncIterator[httpx.AsyncClient]:
+    async with door.client(demo.admin_key) as client:
+        yield client

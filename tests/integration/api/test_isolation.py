@@ -74,6 +74,7 @@ async def test_another_accounts_things_are_not_there(
         "jobs_list": ["/v1/jobs"],
         "events_list": ["/v1/events", f"/v1/events?delivery_id={belongings.delivery}"],
     }
+    numbers = {"usage_get"}
     creations = {"messages_send", "messages_send_batch", "suppressions_add", "endpoints_create", "hold_rules_create"}
 
     for operation, (method, path) in requests.items():
@@ -95,7 +96,7 @@ async def test_another_accounts_things_are_not_there(
         for operation in item.values()
         if not path.startswith(OF_OPERATORS)
     }
-    known = requests.keys() | lists.keys() | creations | {f"deliveries_{action}" for action in ACTIONS}
+    known = requests.keys() | lists.keys() | creations | numbers | {f"deliveries_{action}" for action in ACTIONS}
     assert of_accounts == known, "a route that this test does not know"
 
 
@@ -153,6 +154,8 @@ async def test_an_accounts_things_are_not_another_accounts_for_operators_either(
     for method, path in (
         ("GET", f"domains/{domain}"),
         ("POST", f"domains/{domain}/verify"),
+        ("POST", f"domains/{domain}/disable"),
+        ("POST", f"domains/{domain}/enable"),
         ("DELETE", f"addresses/{address}"),
         ("DELETE", f"keys/{key}"),
         ("DELETE", f"logins/{login}"),

@@ -19,6 +19,7 @@ from api.moments import read_moment
 
 T = TypeVar("T", bound=BaseModel)
 
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _BASE64_AT_ONCE = 256 * 1024
 """Characters: whole groups of four."""
 
@@ -41,13 +42,15 @@ class Output(BaseModel):
 
 
 def _storable(value: str) -> str:
-    if "\x00" in value:
-        raise PydanticCustomError("text_unstorable", "The character U+0000 cannot be stored; remove it")
+    if _UNSTORABLE.search(value):
+        raise PydanticCustomError(
+            "text_unstorable", "U+0000 and half of a surrogate pair cannot be stored; remove the character"
+        )
     return value
 
 
 Text = Annotated[str, AfterValidator(_storable)]
-"""Text that can be stored; half of a surrogate pair is refused by the type itself."""
+"""Text that can be stored."""
 
 
 def _read_moment(value: object) -> datetime:

@@ -19,6 +19,7 @@ from shared.errors import (
     BadInput,
     FromIdTaken,
     FromNotAllowed,
+    LimitReached,
     PosthouseError,
     TooLarge,
     Unavailable,
@@ -170,10 +171,8 @@ def result_of(error: Exception) -> str:
 def reply_to(error: PosthouseError) -> Reply:
     """Return the reply to what is wrong with a submission."""
     match error:
-        case FromNotAllowed() if error.facts.get("domain_disabled"):
-            reply = _DISABLED
         case FromNotAllowed():
-            reply = Reply(550, "5.7.1", error.message)
+            reply = _DISABLED if error.facts.get("domain_disabled") else Reply(550, "5.7.1", error.message)
         case AddressInvalid() | ValidationFailed() if (error.field or "").startswith("raw.from"):
             reply = Reply(550, "5.6.0", error.message)
         case ValidationFailed() if error.facts.get("one_recipient"):
@@ -184,6 +183,8 @@ def reply_to(error: PosthouseError) -> Reply:
             reply = Reply(552, "5.3.4", error.message)
         case BadInput():
             reply = Reply(554, "5.6.0", error.message)
+        case LimitReached():
+            reply = Reply(451, "4.7.1", error.message)
         case Unavailable():
             reply = Reply(451, "4.3.0", error.message)
         case _:

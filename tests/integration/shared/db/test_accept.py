@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from integration.shared.db.queue_data import Mailroom
-from shared.db import accept, budgets, client_from_ids, idempotency
+from shared.db import accept, client_from_ids, idempotency, usage
 from shared.db.accept import AcceptedMessage, NewMessage, Result
 from shared.db.idempotency import IdempotencyKey
 from shared.errors import (
@@ -246,7 +246,7 @@ async def test_recipients_that_an_account_never_wrote_to_are_counted_apart(
     [known] = await room.messages(["old@example.org"])
     await take(connection, known)
     await limited(connection, room, first_time_recipients_per_day=2)
-    await budgets.meet_all(connection, room.account_id)
+    await usage.meet_all(connection, room.account_id)
     again, one, two, three, one_again = await room.messages(
         [f"{name}@example.org" for name in ("old", "one", "two", "three", "one")]
     )
@@ -267,7 +267,7 @@ async def test_a_rate_lets_a_burst_of_a_second_pass_and_then_paces(connection: C
     assert ids(results) == [messages[0].id, messages[1].id, "rate_limited"]
     assert isinstance(results[2], RateLimited)
     assert retry_after(results[2]) == 1
-    await connection.execute("UPDATE account_budget SET paid_until = paid_until - interval '1 second'")
+    await connection.execute("UPDATE account_usage SET paid_until = paid_until - interval '1 second'")
     assert ids(await take(connection, messages[3])) == [messages[3].id]
 
 

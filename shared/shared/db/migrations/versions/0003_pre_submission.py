@@ -111,18 +111,14 @@ _DOORS = (
 )
 
 _BUDGETS = (
-    "ALTER TABLE account ADD COLUMN messages_per_second integer",
-    # One row for each account that has a limit; whoever spends holds it until the commit.
-    f"""CREATE TABLE account_budget (
-        account_id bigint PRIMARY KEY,
-        paid_until timestamptz NOT NULL DEFAULT '-infinity'
-    ) {_LIVE}""",
-    # What was spent, in pieces of ten minutes: a day is 145 rows, however much was sent.
+    "ALTER TABLE account ADD COLUMN messages_per_second integer CHECK (messages_per_second > 0)",
+    # What accounts with a limit have spent, in pieces of ten minutes: a day is 145 rows, however much was sent.
     f"""CREATE TABLE account_usage (
         account_id bigint NOT NULL,
         begins_at timestamptz NOT NULL,
         recipients integer NOT NULL,
         first_time integer NOT NULL,
+        paid_until timestamptz,
         PRIMARY KEY (account_id, begins_at)
     ) {_LIVE}""",
     "CREATE INDEX account_usage_begins ON account_usage (begins_at)",
