@@ -1,6 +1,7 @@
 """What all schemas share: strictness, text, times, files, pages."""
 
 import binascii
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
