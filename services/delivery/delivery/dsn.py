@@ -6,6 +6,7 @@ They are stored in the account of the sender, as received mail; none of them goe
 import asyncio
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from random import Random
 
 import asyncpg
@@ -132,8 +133,14 @@ class DsnWriter:
             recipients=(_recipient(owed),),
             original_message_id=owed.message_id,
             original_headers=owed.header,
+            future_release=_future_release(owed.send_at),
             smtputf8=owed.smtputf8,
         )
+
+
+def _future_release(send_at: datetime | None) -> str:
+    """Return the request as RFC 4865 section 6 has it."""
+    return "" if send_at is None else f"until; {send_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _action(owed: Owed) -> Action:

@@ -53,6 +53,8 @@ class Owed:
     mail_from: str
     recipient: str
     accepted_at: datetime
+    send_at: datetime | None
+    """When its sender wanted it to be tried first."""
     last_attempt_at: datetime | None
     host: str
     """Who replied; empty where nobody did."""
@@ -140,7 +142,7 @@ WITH due AS (
 )
 SELECT taken.event_id, e.account_id, e.delivery_id, e.type AS event, e.created_at AS at, coalesce(e.code, 0) AS code,
     coalesce(e.enhanced, '') AS enhanced, coalesce(e.text, '') AS text, taken.retry_until, d.mail_from, d.recipient,
-    d.created_at AS accepted_at, last.started_at AS last_attempt_at, coalesce(own.host, '') AS host, coalesce(own.ip, '') AS ip,
+    d.created_at AS accepted_at, m.send_at, last.started_at AS last_attempt_at, coalesce(own.host, '') AS host, coalesce(own.ip, '') AS ip,
     m.message_id, m.smtputf8, coalesce(substring(b.bytes FROM 1 FOR least(m.header_size, $2::integer)), '') AS header,
     CASE WHEN b.bytes IS NULL THEN 0 ELSE m.header_size END AS header_size, a.keep_deliveries_seconds AS keep_seconds
 FROM taken

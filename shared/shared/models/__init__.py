@@ -29,7 +29,7 @@ What keeps submissions unique and within their limits, small and unpartitioned::
 
     idempotency                         the first answer to a key, for a day
     client_from_id                      tokens that clients chose
-    account_budget, account_usage       what an account with limits has spent; known_recipient: whom it has written to
+    account_usage, known_recipient      what an account with limits has spent, and whom it has written to
 
 What only operators are told::
 
@@ -45,7 +45,6 @@ Who is served, decided on summary rows::
 from sqlmodel import SQLModel
 
 from shared.models.account import Account
-from shared.models.account_budget import AccountBudget
 from shared.models.account_usage import AccountUsage
 from shared.models.address import Address
 from shared.models.attempt import Attempt
@@ -89,7 +88,6 @@ metadata = SQLModel.metadata
 
 __all__ = [
     "Account",
-    "AccountBudget",
     "AccountUsage",
     "Address",
     "Attempt",

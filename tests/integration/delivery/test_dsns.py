@@ -142,6 +142,7 @@ async def test_a_reply_without_an_enhanced_code_gives_the_status_of_its_end(open
         async with in_order(await site.start()):
             await eventually(site.settled)
         row = await one(site)
+        assert b"Future-Release-Request" not in row["bytes"]
         assert b"\r\nStatus: 5.0.0\r\n" in row["bytes"]
         assert b"\r\nDiagnostic-Code: smtp; 451 come back\r\n" in row["bytes"]
 
@@ -216,11 +217,13 @@ async def test_an_operators_failure_and_a_suppression_have_no_reply_and_no_serve
         site = await open_site(server)
         await wants(site)
         (failed,) = await site.accept("a@b.test", content=CONTENT)
+        await site.pool.execute("UPDATE message SET send_at = '2026-12-24T18:00:00.5+01'")
         async with site.pool.acquire() as connection, connection.transaction():
             await outcomes.record(
                 connection, [Outcome(failed, Source.OPERATOR, EventType.FAILED, text="the operator says so")]
             )
         row = await one(site)
+        assert b"\r\nFuture-Release-Request: until; 2026-12-24T17:00:00Z\r\n" in row["bytes"]
         assert b"Diagnostic-Code" not in row["bytes"]
         assert b"Remote-MTA" not in row["bytes"]
         assert b"Last-Attempt-Date" not in row["bytes"]

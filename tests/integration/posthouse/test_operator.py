@@ -90,6 +90,46 @@ async def test_from_nothing_to_a_login(installation: Installation) -> None:
     assert [(entry["login"], entry["revoked_at"] is not None) for entry in listed] == [("ada@engines.example", True)]
 
 
+async def test_limits_are_changed_and_their_use_is_shown(installation: Installation) -> None:
+    run = installation.run
+    await run("account", "create", "Engines", "--messages-per-second", "5")
+    changed = await run(
+        "account", "update", "engines", "--name", "Difference", "--messages-per-day", "7", "--keep-calls", "60"
+    )
+    assert changed.code == 0, changed.err
+    for line in (r"Name +Difference", r"Messages a day +7", r"Messages a second +5", r"Keeps settled calls \(s\) +60"):
+        assert re.search(rf"^{line}$", changed.out, re.MULTILINE), changed.out
+    used = await run("account", "usage", "Difference")
+    assert re.search(r"^limit +allowed +used +left +room again$", used.out, re.MULTILINE)
+    assert re.search(r"^messages a day +7 +0 +7 +-$", used.out, re.MULTILINE), used.out
+    assert re.search(r"^new recipients a day +- +- +- +-$", used.out, re.MULTILINE), used.out
+    assert re.search(r"^messages a second +5 +- +- +-$", used.out, re.MULTILINE), used.out
+    as_json = (await run("account", "usage", "1", "--json")).json()
+    assert as_json["messages_per_day"] == {"limit": 7, "used": 0, "left": 7, "room_at": None}
+
+    freed = (await run("account", "update", "1", "--messages-per-day", "none", "--json")).json()
+    assert (freed["messages_per_day"], freed["messages_per_second"]) == (None, 5)
+    for wrong in (["--messages-per-day", "many"], ["--messages-per-day", "-1"], []):
+        refused = await run("account", "update", "1", *wrong)
+        assert (refused.code, refused.out) == (2, ""), wrong
+    zero = await run("account", "update", "1", "--messages-per-second", "0")
+    assert zero.code == 1
+    assert "validation_failed: " in zero.err
+
+
+async def test_a_domain_is_disabled_and_enabled(installation: Installation) -> None:
+    run = installation.run
+    await run("account", "create", "Engines")
+    await run("domain", "create", "Engines", "engines.example")
+    assert (
+        "nothing more is accepted from engines.example"
+        in (await run("domain", "disable", "Engines", "engines.example")).out
+    )
+    assert (await run("domain", "show", "1", "engines.example", "--json")).json()["disabled_at"] is not None
+    assert "from engines.example again" in (await run("domain", "enable", "Engines", "engines.example")).out
+    assert (await run("domain", "show", "1", "engines.example", "--json")).json()["disabled_at"] is None
+
+
 async def test_a_password_can_be_brought_along(installation: Installation) -> None:
     run = installation.run
     await run("account", "create", "Engines")

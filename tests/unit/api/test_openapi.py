@@ -24,6 +24,7 @@ from api.schemas import (
     messages,
     operator_events,
     retry_schedules,
+    summaries,
     suppressions,
     webhooks,
 )
@@ -31,6 +32,7 @@ from api.schemas import (
 # Published names: removing or changing one breaks somebody's client.
 OPERATIONS = {
     "messages_send": "POST /v1/messages",
+    "messages_list": "GET /v1/messages",
     "messages_send_batch": "POST /v1/messages/batch",
     "messages_get": "GET /v1/messages/{message}",
     "deliveries_list": "GET /v1/deliveries",
@@ -60,6 +62,9 @@ OPERATIONS = {
     "accounts_list": "GET /v1/accounts",
     "accounts_create": "POST /v1/accounts",
     "accounts_get": "GET /v1/accounts/{account}",
+    "accounts_update": "PATCH /v1/accounts/{account}",
+    "accounts_usage": "GET /v1/accounts/{account}/usage",
+    "usage_get": "GET /v1/usage",
     "addresses_list": "GET /v1/accounts/{account}/addresses",
     "addresses_add": "POST /v1/accounts/{account}/addresses",
     "addresses_remove": "DELETE /v1/accounts/{account}/addresses/{address}",
@@ -68,6 +73,8 @@ OPERATIONS = {
     "domains_get": "GET /v1/accounts/{account}/domains/{domain}",
     "domains_update": "PATCH /v1/accounts/{account}/domains/{domain}",
     "domains_verify": "POST /v1/accounts/{account}/domains/{domain}/verify",
+    "domains_disable": "POST /v1/accounts/{account}/domains/{domain}/disable",
+    "domains_enable": "POST /v1/accounts/{account}/domains/{domain}/enable",
     "dkim_keys_create": "POST /v1/accounts/{account}/domains/{domain}/dkim-keys",
     "dkim_keys_activate": "POST /v1/accounts/{account}/domains/{domain}/dkim-keys/{key}/activate",
     "dkim_keys_deactivate": "POST /v1/accounts/{account}/domains/{domain}/dkim-keys/{key}/deactivate",
@@ -102,6 +109,7 @@ SCHEMA_MODULES = (
     messages,
     operator_events,
     retry_schedules,
+    summaries,
     suppressions,
     webhooks,
 )

@@ -56,7 +56,7 @@ async def get(account: AccountId, domain: Id, context: InContext, _caller: Opera
         return await _detail(context, session, await domains.get_domain(session, row.id, int(domain)))
 
 
-@router.patch("/{domain}", operation_id="domains_update", summary="Change a domain", responses=answers.CHANGE)
+@router.patch("/{domain}", operation_id="domains_update", summary="Change a domain", responses=answers.UPDATE)
 async def update(
     account: AccountId, domain: Id, change: DomainChange, context: InContext, _caller: OperatorAuth
 ) -> DomainWithRecords:
@@ -89,6 +89,18 @@ async def verify(account: AccountId, domain: Id, context: InContext, _caller: Op
         return await _detail(context, session, row)
 
 
+@router.post("/{domain}/disable", operation_id="domains_disable", summary="Disable a domain", responses=answers.READ)
+async def disable(account: AccountId, domain: Id, context: InContext, _caller: OperatorAuth) -> DomainWithRecords:
+    """Stop sending from a domain: what is handed in is refused from now on, and what was accepted before waits."""
+    return await _switch(context, account, domain, disabled=True)
+
+
+@router.post("/{domain}/enable", operation_id="domains_enable", summary="Enable a domain", responses=answers.READ)
+async def enable(account: AccountId, domain: Id, context: InContext, _caller: OperatorAuth) -> DomainWithRecords:
+    """Let the account send from a domain again; what waited goes out."""
+    return await _switch(context, account, domain, disabled=False)
+
+
 @router.post(
     "/{domain}/dkim-keys",
     operation_id="dkim_keys_create",
@@ -118,7 +130,7 @@ async def create_key(
     "/{domain}/dkim-keys/{key}/activate",
     operation_id="dkim_keys_activate",
     summary="Activate a DKIM key",
-    responses=answers.CHANGE,
+    responses=answers.UPDATE,
 )
 async def activate_key(account: AccountId, domain: Id, key: Id, context: InContext, _caller: OperatorAuth) -> DkimKey:
     """Have a key sign from now on, beside those that do. Its record should be in DNS by now."""
@@ -129,7 +141,7 @@ async def activate_key(account: AccountId, domain: Id, key: Id, context: InConte
     "/{domain}/dkim-keys/{key}/deactivate",
     operation_id="dkim_keys_deactivate",
     summary="Deactivate a DKIM key",
-    responses=answers.CHANGE,
+    responses=answers.UPDATE,
 )
 async def deactivate_key(account: AccountId, domain: Id, key: Id, context: InContext, _caller: OperatorAuth) -> DkimKey:
     """Have a key sign no longer. Leave its record in DNS while mail that it signed is under way."""
@@ -141,7 +153,7 @@ async def deactivate_key(account: AccountId, domain: Id, key: Id, context: InCon
     operation_id="dkim_keys_remove",
     summary="Remove a DKIM key",
     status_code=204,
-    responses=answers.CHANGE,
+    responses=answers.UPDATE,
 )
 async def remove_key(account: AccountId, domain: Id, key: Id, context: InContext, _caller: OperatorAuth) -> None:
     """Remove a key that does not sign any more, for good."""
@@ -154,6 +166,13 @@ async def _switch_key(context: Context, account: str, domain: str, key: str, *, 
     async with context.change(Subject.CONFIG_CHANGED, f"account:{account}") as session:
         owner = await accounts.get_account(session, int(account))
         return DkimKey.of(await dkim_keys.set_dkim_key_active(session, owner.id, int(domain), int(key), active=active))
+
+
+async def _switch(context: Context, account: str, domain: str, *, disabled: bool) -> DomainWithRecords:
+    async with context.change(Subject.CONFIG_CHANGED, f"account:{account}") as session:
+        owner = await accounts.get_account(session, int(account))
+        row = await domains.set_domain_disabled(session, owner.id, int(domain), disabled=disabled)
+        return await _detail(context, session, row)
 
 
 async def _detail(context: Context, session: AsyncSession, row: Row) -> DomainWithRecords:

@@ -1,5 +1,6 @@
 """Domains, their keys, and the DNS records to publish."""
 
+from types import NoneType
 from typing import Any, Literal
 
 from pydantic import Field
@@ -63,7 +64,7 @@ class Domain(Output):
     id: str
     name: str
     verified_at: Time | None = Field(description="Since when it is proven; nothing is sent from it before.")
-    disabled_at: Time | None
+    disabled_at: Time | None = Field(description="Since when nothing is accepted from it, and what was accepted waits.")
     separators: list[str]
     bounce_domain: str | None
     dkim_required: bool = Field(description="Whether mail is refused rather than sent without a DKIM signature.")
@@ -83,11 +84,12 @@ class DomainChange(Input):
 
     model_config = example({"dkim_required": True})
 
+    # Made by factories, so that the document shows no default: a client that sent it would change what nobody asked for.
     dkim_required: bool = Field(
-        default=False, description="Whether mail is refused rather than sent without a DKIM signature."
+        default_factory=bool, description="Whether mail is refused rather than sent without a DKIM signature."
     )
     dkim_expires_after_seconds: int | None = Field(
-        default=604_800,
+        default_factory=NoneType,
         description="How long a DKIM signature holds, a day to a year: longer than mail may be under way behind us. Null: for ever.",
     )
 

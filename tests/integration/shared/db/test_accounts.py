@@ -154,7 +154,7 @@ async def test_the_demo_account_is_what_the_local_stack_promises(
         account = await accounts.get_account(session, made.account_id)
         assert (account.keep_deliveries_seconds, account.keep_calls_seconds) == (72 * 3600, 72 * 3600)
         assert (account.messages_per_day, account.first_time_recipients_per_day) == (None, None)
-        assert account.retry_schedule == "mox"
+        assert (account.retry_schedule, account.dsn_to_sender) == ("mox", True)
         domain = await domains.find_domain(session, account.id, "posthouse.test")
         assert domain is not None
         assert domain.verified_at is not None
