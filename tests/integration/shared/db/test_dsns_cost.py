@@ -11,8 +11,12 @@ from shared.events import EventType
 BATCH = 20
 # Of mails long gone: their events lie in the same partitions, and what is owed for them comes after ours.
 _BEFORE = """
-INSERT INTO event (id, account_id, delivery_id, type) SELECT 1000000 + n, 1, n, 'failed' FROM generate_series({first}, {last}) n;
+INSERT INTO event (id, account_id, delivery_id, type) SELECT 1000000 + n, 1, 4000000 + n, 'failed' FROM generate_series({first}, {last}) n;
 INSERT INTO dsn_pending (event_id) SELECT 1000000 + n FROM generate_series({first}, {last}) n;
+INSERT INTO message (id, account_id, door, message_id, sender, sender_domain, subject, size, header_size, smtputf8)
+    SELECT 4000000 + n, 1, 'rest', '', '', '', '', 1, 1, false FROM generate_series({first}, {last}) n;
+INSERT INTO delivery (id, message_id, account_id, mail_from, recipient, recipient_domain, recipient_key)
+    SELECT 4000000 + n, 4000000 + n, 1, '', '', '', '' FROM generate_series({first}, {last}) n;
 INSERT INTO attempt (delivery_id, n, worker_id) SELECT 4000000 + n, 1, 1 FROM generate_series({first}, {last}) n;
 """
 _TOUCHED = """
