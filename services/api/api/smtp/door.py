@@ -193,10 +193,7 @@ def reply_to(error: PosthouseError) -> Reply:
 
 
 def _of(caller: AccountCaller) -> Submission:
-    return Submission(
-        door="smtp",
-        caller=caller,
-    )
+    return Submission(door="smtp", caller=caller)
 
 
 def _hold_as_said(envelope: Envelope) -> dict[str, str]:
