@@ -78,6 +78,10 @@ class Client:
         """Put a document at a path and return what is there now; raises as :meth:`get`."""
         return self._ask("PUT", path, body=body)
 
+    def patch(self, path: str, body: Mapping[str, object]) -> Document:
+        """Change what is at a path and return it; raises as :meth:`get`."""
+        return self._ask("PATCH", path, body=body)
+
     def delete(self, path: str, **query: str) -> Document:
         """Delete what is at a path and return what is said of it, if anything; raises as :meth:`get`."""
         return self._ask("DELETE", path, query=query)

@@ -41,6 +41,7 @@ ROUTERS = (
     suppressions.router,
     endpoints.router,
     events.router,
+    accounts.own,
     accounts.router,
     domains.router,
     credentials.router,

@@ -104,7 +104,7 @@ def _parts(
         hostname=settings.hostname,
         relay=settings.relay,
         unverified_domains=settings.env == "local",
-        limits=Limits(message_bytes=settings.max_message_bytes, recipients=settings.max_recipients),
+        limits=_limits(settings),
         from_ids=FromIds([derived.key[:_FROM_ID_KEY_BYTES] for derived in ring.reading("from_id")]),
     )
     budget = ByteBudget(settings.request_budget_bytes)
@@ -125,6 +125,20 @@ def _parts(
         metrics=counted,
     )
     return context, writer
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        message_bytes=settings.max_message_bytes,
+        recipients=settings.max_recipients,
+        headers=settings.max_headers,
+        header_bytes=settings.max_header_bytes,
+        files=settings.max_files,
+        extra_keys=settings.max_extra_keys,
+        extra_bytes=settings.max_extra_bytes,
+        tags=settings.max_tags,
+        tag_characters=settings.max_tag_characters,
+    )
 
 
 def _of_sessions(settings: Settings) -> int:

@@ -35,6 +35,7 @@ TAGS = [
     {"name": "suppressions", "description": "Who is not sent to."},
     {"name": "endpoints", "description": "Where webhooks go."},
     {"name": "events", "description": "What happened, in order."},
+    {"name": "usage", "description": "What is left of an account's limits."},
     {"name": "accounts", "description": "Tenants and their addresses; for operators."},
     {"name": "domains", "description": "Domains, DKIM keys, DNS records; for operators."},
     {"name": "credentials", "description": "API keys and logins; for operators."},

@@ -14,7 +14,7 @@ from delivery.outcome import Result, Tried, decide, expired
 from delivery.prepare import BodyBudget, Mail
 from delivery.sandbox import with_report
 from delivery.seen import ProvidersSeen
-from delivery.signing import Signers
+from delivery.signing import NoUsableKey, Signers, ToSign
 from delivery.sites import Sites
 from delivery.traffic import TrafficRules
 from shared.clock import Clock
@@ -131,10 +131,16 @@ class Attempts:
         candidate = mail.candidate
         try:
             signature = await self._tools.signers.signature(
-                candidate.account_id, candidate.sender_domain, stored, mail.header_size, now=self._tools.clock()
+                candidate.account_id,
+                candidate.sender_domain,
+                ToSign(mail.message_id, mail.header_size),
+                stored,
+                now=self._tools.clock(),
             )
         except CONNECTION_LOST:
             raise
+        except NoUsableKey as error:  # an operator can mend it while the mail waits
+            return b"", Result(accepted=False, code=0, enhanced="", text=error.message, facts=NO_FACTS)
         except Exception as error:  # noqa: BLE001 - one poisonous message ends by its own schedule and harms no other
             _log.exception("signing_failed", delivery_id=mail.delivery_id)
             text = f"internal error while signing ({type(error).__name__})"

@@ -11,6 +11,7 @@ from delivery import __name__ as service
 from delivery.attempt import Tools
 from delivery.config import Settings
 from delivery.dial import Dialer, DialSettings
+from delivery.dsn import DsnWriter
 from delivery.ledger import Ledger
 from delivery.outcome import lost_too_often
 from delivery.pipeline import Courier, SessionState
@@ -75,6 +76,7 @@ async def run(stop: asyncio.Event) -> None:
         tools = _tools(settings, pool, bus, lease, told)
         courier = Courier(tools, metrics)
         worker = Worker(claims, courier, lease, _sizes(settings), Random())  # noqa: S311 - jitter, not a secret
+        dsns = DsnWriter(pool, settings.hostname, metrics)
         _watch(metrics, tools, courier)
         bus.listen(Subject.DELIVERY_DUE, lambda _: worker.heard.set(), group=service)
         bus.listen(Subject.CONFIG_CHANGED, lambda _: tools.forget())
@@ -95,6 +97,7 @@ async def run(stop: asyncio.Event) -> None:
             group.create_task(told.run(beating))
             group.create_task(lease.run(beating, lambda _: worker.heard.set()))
             group.create_task(_work(worker, tools, stop, beating))
+            group.create_task(dsns.run(stop, poll_seconds=settings.poll_seconds, random=Random()))  # noqa: S311 - jitter, not a secret
 
 
 def _watch(metrics: Metrics, tools: Tools, courier: Courier) -> None:

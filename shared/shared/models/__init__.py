@@ -24,13 +24,13 @@ Records, partitioned by id, without foreign keys, kept until their time is over:
 
 Live rows, same id as their record, deleted when it is settled::
 
-    delivery_queue, call_queue, inbound_queue, event_pending, parked_report
+    delivery_queue, call_queue, inbound_queue, event_pending, dsn_pending, parked_report
 
 What keeps submissions unique and within their limits, small and unpartitioned::
 
     idempotency                         the first answer to a key, for a day
     client_from_id                      tokens that clients chose
-    account_budget, account_usage       what an account with limits has spent; known_recipient: whom it has written to
+    account_usage, known_recipient      what an account with limits has spent, and whom it has written to
 
 What only operators are told::
 
@@ -47,7 +47,6 @@ Who is served, decided on summary rows::
 from sqlmodel import SQLModel
 
 from shared.models.account import Account
-from shared.models.account_budget import AccountBudget
 from shared.models.account_usage import AccountUsage
 from shared.models.address import Address
 from shared.models.attempt import Attempt
@@ -63,6 +62,7 @@ from shared.models.delivery_wake import DeliveryWake
 from shared.models.dkim_key import DkimKey
 from shared.models.domain import Domain
 from shared.models.domain_provider import DomainProvider
+from shared.models.dsn_pending import DsnPending
 from shared.models.endpoint import Endpoint
 from shared.models.event import Event
 from shared.models.event_pending import EventPending
@@ -92,7 +92,6 @@ metadata = SQLModel.metadata
 
 __all__ = [
     "Account",
-    "AccountBudget",
     "AccountUsage",
     "Address",
     "Attempt",
@@ -108,6 +107,7 @@ __all__ = [
     "DkimKey",
     "Domain",
     "DomainProvider",
+    "DsnPending",
     "Endpoint",
     "Event",
     "EventPending",

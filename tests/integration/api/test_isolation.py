@@ -28,7 +28,7 @@ class Belongings:
 async def belongings(client: httpx.AsyncClient) -> Belongings:
     """What the demo account has."""
     suppression = (await client.post("/v1/suppressions", json={"address": "gone@example.org"})).json()
-    sent = (await client.post("/v1/messages", json={**HELLO, "to": ["gone@example.org"]})).json()
+    sent = (await client.post("/v1/messages", json={**HELLO, "to": ["gone@example.org"], "tags": ["ours"]})).json()
     endpoint = (await client.post("/v1/endpoints", json={"url": "https://app.example.com/hook"})).json()
     rule = (await client.post("/v1/hold-rules", json={"recipient": "gone@example.org"})).json()
     return Belongings(
@@ -61,8 +61,10 @@ async def test_another_accounts_things_are_not_there(
         "jobs_get": ("GET", f"/v1/jobs/{belongings.job}"),
     }
     lists = {
+        "messages_list": ["/v1/messages", "/v1/messages?tag=ours"],
         "deliveries_list": [
             "/v1/deliveries",
+            "/v1/deliveries?tag=ours",
             f"/v1/deliveries?message_id={belongings.message}",
             "/v1/deliveries?recipient=gone@example.org",
         ],
@@ -72,6 +74,7 @@ async def test_another_accounts_things_are_not_there(
         "jobs_list": ["/v1/jobs"],
         "events_list": ["/v1/events", f"/v1/events?delivery_id={belongings.delivery}"],
     }
+    numbers = {"usage_get"}
     creations = {"messages_send", "messages_send_batch", "suppressions_add", "endpoints_create", "hold_rules_create"}
 
     for operation, (method, path) in requests.items():
@@ -93,7 +96,7 @@ async def test_another_accounts_things_are_not_there(
         for operation in item.values()
         if not path.startswith(OF_OPERATORS)
     }
-    known = requests.keys() | lists.keys() | creations | {f"deliveries_{action}" for action in ACTIONS}
+    known = requests.keys() | lists.keys() | creations | numbers | {f"deliveries_{action}" for action in ACTIONS}
     assert of_accounts == known, "a route that this test does not know"
 
 
@@ -144,18 +147,26 @@ async def test_an_accounts_things_are_not_another_accounts_for_operators_either(
     account = (await operator.post("/v1/accounts", json={"name": "other"})).json()["id"]
     of_demo = f"/v1/accounts/{demo.account_id}"
     domain = (await operator.get(f"{of_demo}/domains")).json()["data"][0]["id"]
+    dkim_key = (await operator.get(f"{of_demo}/domains/{domain}")).json()["dkim_keys"][0]["id"]
     address = (await operator.get(f"{of_demo}/addresses")).json()["data"][0]["id"]
     key = (await operator.get(f"{of_demo}/keys")).json()["data"][0]["id"]
     login = (await operator.get(f"{of_demo}/logins")).json()["data"][0]["id"]
 
     for method, path in (
         ("GET", f"domains/{domain}"),
+        ("PATCH", f"domains/{domain}"),
         ("POST", f"domains/{domain}/verify"),
+        ("POST", f"domains/{domain}/dkim-keys/{dkim_key}/activate"),
+        ("POST", f"domains/{domain}/dkim-keys/{dkim_key}/deactivate"),
+        ("DELETE", f"domains/{domain}/dkim-keys/{dkim_key}"),
+        ("POST", f"domains/{domain}/disable"),
+        ("POST", f"domains/{domain}/enable"),
         ("DELETE", f"addresses/{address}"),
         ("DELETE", f"keys/{key}"),
         ("DELETE", f"logins/{login}"),
     ):
-        problem(await operator.request(method, f"/v1/accounts/{account}/{path}"), 404, "not_found")
+        body = {} if method == "PATCH" else None
+        problem(await operator.request(method, f"/v1/accounts/{account}/{path}", json=body), 404, "not_found")
     problem(await operator.delete(f"{of_demo}/keys/{login}"), 404, "not_found")
     problem(await operator.delete(f"{of_demo}/logins/{key}"), 404, "not_found")
     problem(await operator.delete(f"/v1/operator-keys/{key}"), 404, "not_found")

@@ -55,8 +55,9 @@ async def installation(
 async def test_from_nothing_to_a_login(installation: Installation) -> None:
     run = installation.run
     assert "no accounts yet" in (await run("account", "list")).out
-    account = (await run("account", "create", "Engines", "--messages-per-day", "1000", "--json")).json()
-    assert account["messages_per_day"] == 1000
+    options = ("--messages-per-day", "1000", "--dsn-to-sender")
+    account = (await run("account", "create", "Engines", *options, "--json")).json()
+    assert (account["messages_per_day"], account["dsn_to_sender"]) == (1000, True)
     shown = (await run("account", "show", account["id"])).out
     assert re.search(r"Name +Engines\n", shown)
 
@@ -87,6 +88,46 @@ async def test_from_nothing_to_a_login(installation: Installation) -> None:
     assert (await run("login", "revoke", "Engines", "ada@engines.example")).code == 0
     listed = (await run("login", "list", "Engines", "--json")).json()
     assert [(entry["login"], entry["revoked_at"] is not None) for entry in listed] == [("ada@engines.example", True)]
+
+
+async def test_limits_are_changed_and_their_use_is_shown(installation: Installation) -> None:
+    run = installation.run
+    await run("account", "create", "Engines", "--messages-per-second", "5")
+    changed = await run(
+        "account", "update", "engines", "--name", "Difference", "--messages-per-day", "7", "--keep-calls", "60"
+    )
+    assert changed.code == 0, changed.err
+    for line in (r"Name +Difference", r"Messages a day +7", r"Messages a second +5", r"Keeps settled calls \(s\) +60"):
+        assert re.search(rf"^{line}$", changed.out, re.MULTILINE), changed.out
+    used = await run("account", "usage", "Difference")
+    assert re.search(r"^limit +allowed +used +left +room again$", used.out, re.MULTILINE)
+    assert re.search(r"^messages a day +7 +0 +7 +-$", used.out, re.MULTILINE), used.out
+    assert re.search(r"^new recipients a day +- +- +- +-$", used.out, re.MULTILINE), used.out
+    assert re.search(r"^messages a second +5 +- +- +-$", used.out, re.MULTILINE), used.out
+    as_json = (await run("account", "usage", "1", "--json")).json()
+    assert as_json["messages_per_day"] == {"limit": 7, "used": 0, "left": 7, "room_at": None}
+
+    freed = (await run("account", "update", "1", "--messages-per-day", "none", "--json")).json()
+    assert (freed["messages_per_day"], freed["messages_per_second"]) == (None, 5)
+    for wrong in (["--messages-per-day", "many"], ["--messages-per-day", "-1"], []):
+        refused = await run("account", "update", "1", *wrong)
+        assert (refused.code, refused.out) == (2, ""), wrong
+    zero = await run("account", "update", "1", "--messages-per-second", "0")
+    assert zero.code == 1
+    assert "validation_failed: " in zero.err
+
+
+async def test_a_domain_is_disabled_and_enabled(installation: Installation) -> None:
+    run = installation.run
+    await run("account", "create", "Engines")
+    await run("domain", "create", "Engines", "engines.example")
+    assert (
+        "nothing more is accepted from engines.example"
+        in (await run("domain", "disable", "Engines", "engines.example")).out
+    )
+    assert (await run("domain", "show", "1", "engines.example", "--json")).json()["disabled_at"] is not None
+    assert "from engines.example again" in (await run("domain", "enable", "Engines", "engines.example")).out
+    assert (await run("domain", "show", "1", "engines.example", "--json")).json()["disabled_at"] is None
 
 
 async def test_a_password_can_be_brought_along(installation: Installation) -> None:
@@ -129,6 +170,31 @@ async def test_addresses_and_dkim_keys(installation: Installation) -> None:
     again = await run("domain", "dkim-key", "Engines", "engines.example", "--selector", "december")
     assert again.code == 1
     assert "conflict: " in again.err
+
+
+async def test_dkim_keys_are_rotated(installation: Installation) -> None:
+    run = installation.run
+    where = ("Engines", "engines.example")
+    await run("account", "create", "Engines")
+    await run("domain", "create", *where)
+    made = await run("domain", "dkim-key", *where, "--selector", "s2", "--inactive", "--json")
+    assert made.json()["active"] is False
+    assert (await run("domain", "dkim-activate", *where, "s2")).out == "s2 signs from now on\n"
+    early = await run("domain", "dkim-remove", *where, "posthouse-ed25519")
+    assert early.code == 1
+    assert "conflict: " in early.err
+    assert (await run("domain", "dkim-deactivate", *where, "posthouse-ed25519")).code == 0
+    assert (await run("domain", "dkim-remove", *where, "posthouse-ed25519")).code == 0
+    gone = await run("domain", "dkim-remove", *where, "posthouse-ed25519")
+    assert (gone.code, "there is no DKIM key" in gone.err) == (2, True)
+
+    changed = await run("domain", "update", *where, "--dkim-required", "--dkim-expires-after", "none")
+    assert re.search(r"Must be signed +yes\nSignatures hold \(s\) +-\n", changed.out)
+    assert (await run("domain", "dkim-deactivate", *where, "posthouse-rsa")).code == 0
+    last = await run("domain", "dkim-deactivate", *where, "s2")
+    assert "conflict: " in last.err
+    assert "Warning: only Ed25519 signs" in (await run("domain", "show", *where)).out
+    assert (await run("domain", "update", *where, "--dkim-expires-after", "soon")).code == 2
 
 
 async def test_keys_are_shown_once_and_can_be_revoked(installation: Installation) -> None:

@@ -9,6 +9,8 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from api.schemas.base import Base64, Input, Moment, Output, PageOf, Text, Time, example
 from api.schemas.mailbox import split_mailbox
+from api.schemas.options import SendOptions
+from api.schemas.summaries import MESSAGE, MessageSummary, message_fields
 from shared.db.accept import AcceptedMessage
 from shared.db.messages import AttemptView, DeliveryDetail, DeliveryView, HoldView, MessageDetail
 from shared.lifecycle import DeliveryState
@@ -18,6 +20,7 @@ _SENT_DELIVERY: dict[str, object] = {
     "recipient": "grace@example.org",
     "from_id": "mzxw6ytboi2gk3tunbuw4zzanf",
     "state": "queued",
+    "suppressed": False,
 }
 _ATTEMPT: dict[str, object] = {
     "number": 1,
@@ -113,7 +116,7 @@ class Attachment(Input):
     )
 
 
-class SendMessage(Input):
+class SendMessage(SendOptions):
     """A message to send: at least one recipient, and text or HTML."""
 
     model_config = example(
@@ -148,11 +151,9 @@ class SendMessage(Input):
     references: list[Text] = Field(
         default=[], description="Message-IDs of the conversation, the oldest first; the last becomes In-Reply-To."
     )
-    extra: dict[Text, Text] = Field(default={}, description="Comes back with every event; never part of the mail.")
-    tags: list[Text] = Field(default=[], description="Come back with every event.")
 
 
-class SendRawMessage(Input):
+class SendRawMessage(SendOptions):
     """A whole message to send: what its header says, nothing else, decides about From, Message-ID, Date and the rest."""
 
     model_config = example(
@@ -170,8 +171,6 @@ class SendRawMessage(Input):
         default=[],
         description="Whom it goes to, whatever its header says; without them, to all that To, Cc and Bcc name.",
     )
-    extra: dict[Text, Text] = Field(default={}, description="Comes back with every event; never part of the mail.")
-    tags: list[Text] = Field(default=[], description="Come back with every event.")
 
 
 class SentDelivery(Output):
@@ -183,7 +182,10 @@ class SentDelivery(Output):
     recipient: str
     from_id: str | None = Field(description="The token in its return path; null where the credential uses none.")
     state: DeliveryState = Field(
-        description="`queued`; `held`, where a hold rule matches; or `suppressed`: the recipient is on the suppression list."
+        description="`queued`; `suppressed`, where the recipient is on the suppression list and it was due; `held`, where a hold rule matches it."
+    )
+    suppressed: bool = Field(
+        description="Whether the recipient is on the suppression list. What is not due yet, or held, is asked again at its start."
     )
 
 
@@ -203,7 +205,9 @@ class SentMessage(Output):
             id=str(message.id),
             message_id=message.message_id,
             deliveries=[
-                SentDelivery(id=str(d.id), recipient=d.recipient, from_id=d.from_id, state=d.state)
+                SentDelivery(
+                    id=str(d.id), recipient=d.recipient, from_id=d.from_id, state=d.state, suppressed=d.suppressed
+                )
                 for d in message.deliveries
             ],
         )
@@ -334,56 +338,15 @@ class DeliveryPage(PageOf[Delivery]):
     model_config = example({"data": [_DELIVERY], "next_cursor": None})
 
 
-class Message(Output):
+class Message(MessageSummary):
     """A submission and what became of it so far."""
 
-    model_config = example(
-        {
-            "id": "770",
-            "created_at": "2026-11-20T13:00:00.000000Z",
-            "door": "rest",
-            "message_id": _MESSAGE_ID,
-            "sender": "ada@example.com",
-            "subject": "Grüße",
-            "size": 1843,
-            "smtputf8": False,
-            "test": False,
-            "extra": {"order": "4711"},
-            "tags": ["welcome"],
-            "deliveries": [DELIVERY_WITH_ATTEMPTS],
-        }
-    )
+    model_config = example({**MESSAGE, "deliveries": [DELIVERY_WITH_ATTEMPTS]})
 
-    id: str
-    created_at: Time
-    door: str = Field(description="How it was handed in.")
-    message_id: str = Field(description="The Message-ID header, with its angle brackets.")
-    sender: str
-    subject: str
-    size: int = Field(description="In octets, header included.")
-    smtputf8: bool = Field(
-        description="Whether it can only be sent to hosts that know internationalised mail (RFC 6531)."
-    )
-    test: bool = Field(description="Whether a sandbox key handed it in: its outcomes are simulated.")
-    extra: dict[str, str]
-    tags: list[str]
     deliveries: list[DeliveryWithAttempts]
 
     @classmethod
     def of(cls, detail: MessageDetail) -> "Message":
         """Show a message."""
-        view = detail.message
-        return cls(
-            id=str(view.id),
-            created_at=view.created_at,
-            door=view.door,
-            message_id=view.message_id,
-            sender=view.sender,
-            subject=view.subject,
-            size=view.size,
-            smtputf8=view.smtputf8,
-            test=view.is_test,
-            extra=dict(view.extra),
-            tags=list(view.tags),
-            deliveries=[DeliveryWithAttempts.detail(delivery) for delivery in detail.deliveries],
-        )
+        deliveries = [DeliveryWithAttempts.detail(delivery) for delivery in detail.deliveries]
+        return cls(**message_fields(detail.message), deliveries=deliveries)

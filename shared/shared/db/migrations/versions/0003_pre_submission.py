@@ -14,6 +14,7 @@ _LIVE = "WITH (fillfactor=70, autovacuum_vacuum_scale_factor=0, autovacuum_vacuu
 
 _OPTIONS = (
     """ALTER TABLE message
+        ADD COLUMN send_at timestamptz,
         ADD COLUMN expires_at timestamptz,
         ADD COLUMN save_sent boolean NOT NULL DEFAULT false,
         ADD COLUMN bcc text,
@@ -22,16 +23,18 @@ _OPTIONS = (
     "ALTER TABLE delivery ADD COLUMN stream text NOT NULL DEFAULT ''",
     # Costs mail that goes somewhere nothing, and finds what little a sandbox has among it.
     "CREATE INDEX delivery_test ON delivery (account_id, id) WHERE stream = 'test'",
+    "CREATE INDEX message_test ON message (account_id, id) WHERE is_test",
     "ALTER TABLE event ADD COLUMN stream text NOT NULL DEFAULT ''",
     "ALTER TABLE recipient_state ADD COLUMN stream text NOT NULL DEFAULT ''",
     "ALTER TABLE recipient_state DROP CONSTRAINT recipient_state_pkey",
     "ALTER TABLE recipient_state ADD PRIMARY KEY (account_id, stream, key)",
-    # In the order of (account, tag, message): new rows go to few pages, and a tag is listed newest first without a scan.
+    # In the order of (account, stream, tag, message): new rows go to few pages, and a tag is listed newest first without a scan.
     """CREATE TABLE message_tag (
         account_id bigint NOT NULL,
+        stream text NOT NULL,
         tag text NOT NULL,
         message_id bigint NOT NULL,
-        PRIMARY KEY (account_id, tag, message_id)
+        PRIMARY KEY (account_id, stream, tag, message_id)
     ) PARTITION BY RANGE (message_id)""",
 )
 
@@ -108,18 +111,14 @@ _DOORS = (
 )
 
 _BUDGETS = (
-    "ALTER TABLE account ADD COLUMN messages_per_second integer",
-    # One row for each account that has a limit; whoever spends holds it until the commit.
-    f"""CREATE TABLE account_budget (
-        account_id bigint PRIMARY KEY,
-        paid_until timestamptz NOT NULL DEFAULT '-infinity'
-    ) {_LIVE}""",
-    # What was spent, in pieces of ten minutes: a day is 145 rows, however much was sent.
+    "ALTER TABLE account ADD COLUMN messages_per_second integer CHECK (messages_per_second > 0)",
+    # What accounts with a limit have spent, in pieces of ten minutes: a day is 145 rows, however much was sent.
     f"""CREATE TABLE account_usage (
         account_id bigint NOT NULL,
         begins_at timestamptz NOT NULL,
         recipients integer NOT NULL,
         first_time integer NOT NULL,
+        paid_until timestamptz,
         PRIMARY KEY (account_id, begins_at)
     ) {_LIVE}""",
     "CREATE INDEX account_usage_begins ON account_usage (begins_at)",
