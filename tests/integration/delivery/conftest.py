@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
+from typing import TypedDict, Unpack
 
 import pytest
 
@@ -38,6 +39,27 @@ from shared.worker.operator_events import OperatorEvents
 
 SECRET = "s" * 32
 BEAT_SECONDS = 0.2
+
+
+class Options(TypedDict, total=False):
+    """Sizes and times of a worker."""
+
+    sessions: int
+    grace: float
+    timeout: float
+    recipients: int
+    backoff: float
+    smtp_port: int
+
+
+DEFAULTS: Options = {
+    "sessions": 4,
+    "grace": 5.0,
+    "timeout": 5.0,
+    "recipients": 50,
+    "backoff": 60.0,
+    "smtp_port": 25,
+}
 
 
 @dataclass
@@ -97,14 +119,10 @@ class Site:
         *,
         relay: str | None = None,
         dns: str | None = None,
-        sessions: int = 4,
-        grace: float = 5.0,
-        timeout: float = 5.0,
-        recipients: int = 50,
-        backoff: float = 60.0,
-        smtp_port: int = 25,
+        **options: Unpack[Options],
     ) -> RunningWorker:
         """Start a worker that sends to the relay, or with ``dns`` to the MX hosts that this server names."""
+        chosen = DEFAULTS | options
         metrics = Metrics("delivery")
         lease = Lease(
             self.pool,
@@ -118,8 +136,8 @@ class Site:
             pool=self.pool,
             ledger=Ledger(self.pool, NoBell(), lease),
             dialer=Dialer(
-                Router(Resolver([dns] if dns else ()), Random(3), smtp_port=smtp_port, allow_private=True),
-                DialSettings("us.test", Timeouts.all(timeout)),
+                Router(Resolver([dns] if dns else ()), Random(3), smtp_port=chosen["smtp_port"], allow_private=True),
+                DialSettings("us.test", Timeouts.all(chosen["timeout"])),
             ),
             signers=Signers(self.pool, KeyRing([SECRET])),
             bodies=BodyBudget(1024 * 1024),
@@ -130,11 +148,15 @@ class Site:
             random=Random(1),
             traffic=TrafficRules(self.pool),
             seen=ProvidersSeen(self.pool),
-            sites=Sites(self.pool, Backoff(timedelta(seconds=backoff), timedelta(seconds=backoff * 8)), Random(4)),
-            recipients=recipients,
+            sites=Sites(
+                self.pool,
+                Backoff(timedelta(seconds=chosen["backoff"]), timedelta(seconds=chosen["backoff"] * 8)),
+                Random(4),
+            ),
+            recipients=chosen["recipients"],
         )
         courier = Courier(tools, metrics)
-        worker = Worker(self.pool, courier, lease, WorkerSettings(sessions, 0.05, grace), Random(2))
+        worker = Worker(self.pool, courier, lease, WorkerSettings(chosen["sessions"], 0.05, chosen["grace"]), Random(2))
         await lease.join("test")
         stop, beating = asyncio.Event(), asyncio.Event()
         beat = asyncio.create_task(lease.run(beating, lambda _: worker.heard.set()))
