@@ -63,6 +63,8 @@ class Courier:
         self._tools = tools
         self._sites: dict[int, SiteName] = {}
         self._runs: set[_Run] = set()
+        self.places = 0
+        """Slots that may be served at once; whoever claims says it. When all are taken, each goes back after what it has in hand."""
         self.claiming = asyncio.Lock()
         """Held by whoever claims until it has noted what it holds: recovering must not mistake an answer on its way for a lost one."""
         self.answer_lost = False
@@ -91,7 +93,7 @@ class Courier:
                     mails = await run.judge(mails)  # nothing is dialed for what would be stopped
                 if not await run.send_all(mails, stop) or stop.is_set():
                     break
-                if not await run.pace.turn(stop):
+                if not await run.pace.turn(stop) or len(self._runs) >= self.places:
                     break
                 claimed = await self._refill(run, slot)
         except CONNECTION_LOST as error:

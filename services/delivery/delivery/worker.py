@@ -47,6 +47,7 @@ class Worker:
         self.heard = asyncio.Event()
         self._claims = claims
         self._courier = courier
+        courier.places = settings.sessions
         self._lease = lease
         self._settings = settings
         self._random = random

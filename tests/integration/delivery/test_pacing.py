@@ -147,6 +147,27 @@ async def test_an_account_with_much_for_one_site_delays_no_other(open_site: Open
         assert places[0] <= 2 * 25  # within the first turn of each lane
 
 
+async def test_much_mail_for_one_site_delays_no_other_site_and_no_other_account(open_site: OpenSite) -> None:
+    """One session serves all: whoever is served goes to the end of the line."""
+    names = ("much", "other", "third")
+    async with ScriptedSmtpServer() as server:
+        zone = {f"{name}.test": {"MX": [f"10 mx.{name}.test."]} for name in names}
+        zone |= {f"mx.{name}.test": {"A": ["127.0.0.1"]} for name in names}
+        async with DnsServer(zone) as dns:  # type: ignore[arg-type] # a plainer zone
+            site = await open_site(server)
+            much = SiteName("mx", "much.test")
+            await site.room.store(await site.room.messages([f"u{n}@much.test" for n in range(400)], site=much))
+            await site.room.accept(["a@other.test"])
+            second = await type(site.room)(site.room.connection).open("second")
+            await second.store(await second.messages(["b@much.test"], site=much))
+            await second.accept(["c@third.test"])
+            places: dict[str, int] = {}
+            server.on_message = lambda message: places.setdefault(message.recipients[0], len(server.messages))
+            async with in_order(await site.start(dns=dns.address, smtp_port=server.port, sessions=2)):
+                await eventually(lambda: {"a@other.test", "b@much.test", "c@third.test"} <= places.keys())
+            assert max(places[name] for name in ("a@other.test", "b@much.test", "c@third.test")) < 200
+
+
 async def test_sessions_are_counted_by_what_they_do_and_sites_that_are_left_alone(open_site: OpenSite) -> None:
     async with ScriptedSmtpServer(Script(stall="message")) as server:
         site = await open_site(server)
