@@ -1,11 +1,13 @@
-"""Open a line to a site: hop by hop until a session stands; and send one mail over it, as facts for ``outcome``."""
+"""Open a line to a site: host by host until a session stands; and send one mail over it, as facts for ``outcome``."""
 
+import asyncio
+import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from delivery.outcome import Result
 from delivery.prepare import Mail
-from delivery.route import Hop, NoRoute, Router
+from delivery.route import Dialed, Hosts, NoRoute, OwnHost, Router, is_ipv6
 from delivery.smtp import (
     IdleSessions,
     RcptResult,
@@ -18,7 +20,15 @@ from delivery.smtp import (
     opportunistic_context,
 )
 from delivery.smtp import Mail as Transaction
-from delivery.smtp.errors import SmtpConnectionLostError, SmtpError, SmtpTlsError, SmtpUnsendableError
+from delivery.smtp.errors import (
+    SmtpConnectError,
+    SmtpConnectionLostError,
+    SmtpError,
+    SmtpTimeoutError,
+    SmtpTlsError,
+    SmtpUnsendableError,
+)
+from delivery.smtp.facts import body_start
 from shared.db.lanes import SiteName
 from shared.db.outcomes import AttemptFacts
 
@@ -26,6 +36,11 @@ NO_FACTS = AttemptFacts()
 _NO_REQUIRETLS = (
     "the message requires TLS on its whole way (REQUIRETLS), which cannot be promised for this host; it was not sent"
 )
+
+
+_RECEIVED = re.compile(rb"^Received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_MOST_RECEIVED = 100  # RFC 5321 6.3
+_LOOPS = f"the message has passed more than {_MOST_RECEIVED} hosts (Received fields): it goes in circles"
 
 
 class Undeliverable(Exception):
@@ -45,6 +60,10 @@ class DialSettings:
     source_ip: str | None = None
     idle_seconds: float = 0.0
     """How long a session without mail waits for the next one."""
+    host_seconds: float = 30.0
+    """For one host: to look its name up and to connect to one of its addresses."""
+    session_seconds: float = 1800.0
+    """For the way to a session, and again for each mail over it, whatever the single phases may take."""
 
 
 class Dialer:
@@ -56,41 +75,75 @@ class Dialer:
         self._context = context or opportunistic_context()
         self._idle = IdleSessions(settings.idle_seconds)
 
-    async def dial(self, site: SiteName, *, anew: bool = False) -> "Line":
-        """Return a line to the first hop of ``site`` that takes us, over a session that waits for mail if there is one.
+    async def dial(self, site: SiteName, *, dialed: Dialed = (), anew: bool = False) -> "Line":
+        """Return a line to the first host of ``site`` that takes us, over a session that waits for mail if there is one.
 
-        A hop that cannot be reached, or says "not now", makes way for the next; one that refuses for good ends the search
-        (RFC 5321 4.2.1), as do all hops together.
+        A host that cannot be reached, or says "not now", makes way for the next; one that refuses for good ends the search
+        (RFC 5321 4.2.1), as do all hosts together.
 
         Args:
             site: whom to reach.
+            dialed: where earlier attempts of the mail were connected to.
             anew: do not go on with a session that exists.
 
         Raises:
             Undeliverable: there is no line.
         """
         kept = None if anew else self._idle.take(site)
-        if kept is not None:
+        if kept is not None and suits(kept, dialed):
             return Line(self, site, kept)
-        trouble: Result | None = None
+        if kept is not None:
+            await self.leave(site, kept)
         try:
-            async for hop in self._router.hops(site):
-                try:
-                    return Line(self, site, await self._open(hop))
-                except SmtpError as error:
-                    trouble = _result_of(error)
-                    if 500 <= error.reply_code < 600:
-                        break
+            async with asyncio.timeout(self._settings.session_seconds):
+                return Line(self, site, await self._search(site, dialed))
         except NoRoute as error:
-            if trouble is None:
-                trouble = Result(
-                    accepted=False, code=0, enhanced="", text=error.text, facts=NO_FACTS, permanent=error.permanent
-                )
-        if trouble is None:
-            trouble = Result(
-                accepted=False, code=0, enhanced="", text=f"{site.name} has no host to try", facts=NO_FACTS
-            )
-        raise Undeliverable(trouble)
+            raise Undeliverable(_no_route(error)) from None
+        except SmtpError as error:
+            raise Undeliverable(_result_of(error)) from None
+        except TimeoutError:
+            raise Undeliverable(_no_route(NoRoute(f"no host of {site.name} took us in time"))) from None
+
+    async def _search(self, site: SiteName, dialed: Dialed) -> Session:
+        hosts = await self._router.hosts(site)
+        trouble: SmtpError | NoRoute | None = None
+        for host in hosts.names:
+            try:
+                return await self._reach(hosts, host, dialed)
+            except OwnHost as error:
+                trouble = trouble or error
+                break  # the others are no better than we are
+            except NoRoute as error:
+                trouble = trouble if isinstance(trouble, SmtpError) else error
+            except SmtpError as error:
+                trouble = error
+                if 500 <= error.reply_code < 600:
+                    break
+        raise trouble or NoRoute(f"{site.name} has no host to try")
+
+    async def _reach(self, hosts: Hosts, host: str, dialed: Dialed) -> Session:
+        """Open a session with one host, at the first of its addresses that can be connected to; they share its time."""
+        until = asyncio.get_running_loop().time() + self._settings.host_seconds
+        try:
+            async with asyncio.timeout_at(until):
+                addresses = await self._router.addresses(hosts, host, dialed)
+        except TimeoutError:
+            raise NoRoute(f"{host}: its addresses could not be looked up in time") from None
+        dual = len({is_ipv6(address) for address in addresses}) > 1
+        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            share = max(until - asyncio.get_running_loop().time(), 0.0) / left
+            target = Target(host, address, hosts.port, self._settings.source_ip, dual_stack=dual)
+            try:
+                return await self._open(target, share)
+            except SmtpConnectError:
+                if left == 1:
+                    raise
+        raise NoRoute(f"{host} has no address")
+
+    @property
+    def session_seconds(self) -> float:
+        """How long one mail may take."""
+        return self._settings.session_seconds
 
     async def leave(self, site: SiteName, session: Session) -> None:
         """Keep a session for the next mail to its site, or end it."""
@@ -101,19 +154,23 @@ class Dialer:
         """End the sessions that wait for mail."""
         await self._idle.close()
 
-    async def _open(self, hop: Hop) -> Session:
-        target = Target(hop.host, hop.ip, hop.port, self._settings.source_ip)
+    async def _open(self, target: Target, seconds: float) -> Session:
+        timeouts = replace(self._settings.timeouts, connect=min(seconds, self._settings.timeouts.connect))
         try:
-            return await self._connect(target, TlsMode.OPPORTUNISTIC)
+            return await self._connect(target, TlsMode.OPPORTUNISTIC, timeouts)
         except SmtpTlsError:
             # Opportunistic: a broken STARTTLS hides no more than none at all (RFC 7435 3), and the mail has to go.
-            return await self._connect(target, TlsMode.NONE)
+            return await self._connect(target, TlsMode.NONE, timeouts)
 
-    async def _connect(self, target: Target, tls: TlsMode) -> Session:
+    async def _connect(self, target: Target, tls: TlsMode, timeouts: Timeouts) -> Session:
         context = self._context if tls is TlsMode.OPPORTUNISTIC else None
-        return await connect(
-            target, ehlo_name=self._settings.ehlo_name, timeouts=self._settings.timeouts, tls=tls, context=context
-        )
+        return await connect(target, ehlo_name=self._settings.ehlo_name, timeouts=timeouts, tls=tls, context=context)
+
+
+def suits(session: Session, dialed: Dialed) -> bool:
+    """Say whether a session is as good as a new one for a mail that was tried before: with the family whose turn it is."""
+    before = [address for host, address in dialed if host == session.host]
+    return not before or not session.target.dual_stack or is_ipv6(before[-1]) != is_ipv6(session.ip)
 
 
 class Line:
@@ -129,6 +186,10 @@ class Line:
         """Whether another mail may be tried over it."""
         return self._session.usable
 
+    def suits(self, mail: Mail) -> bool:
+        """Say whether this session is as good as a new one for a mail that was tried before."""
+        return suits(self._session, mail.dialed)
+
     async def send(self, mail: Mail, content: bytes) -> Result:
         """Send one mail and report what became of it; never raises for what the server does."""
         if mail.require_tls:
@@ -136,6 +197,9 @@ class Line:
             # verifies none, so it cannot keep the promise and must not break it.
             facts = AttemptFacts(stage=Stage.MAIL.value, host=self._session.host, ip=self._session.ip)
             return Result(accepted=False, code=0, enhanced="5.7.30", text=_NO_REQUIRETLS, facts=facts, permanent=True)
+        if _received(content) > _MOST_RECEIVED:
+            facts = AttemptFacts(stage=Stage.MAIL.value, host=self._session.host, ip=self._session.ip)
+            return Result(accepted=False, code=0, enhanced="5.4.6", text=_LOOPS, facts=facts, permanent=True)
         reused = self._session.transactions > 0
         result, untouched = await self._try(mail, content)
         if reused and untouched:
@@ -166,7 +230,12 @@ class Line:
         smtputf8 = mail.smtputf8 or not (mail.mail_from + mail.recipient).isascii()
         transaction = Transaction.of(mail.mail_from, (mail.recipient,), content, smtputf8=smtputf8)
         try:
-            sent = await session.send(transaction)
+            async with asyncio.timeout(self._dialer.session_seconds):
+                sent = await session.send(transaction)
+        except TimeoutError:  # the phases have limits of their own, but a server may be slow in all of them
+            slow = f"not done after {self._dialer.session_seconds:g} s"
+            error = SmtpTimeoutError(slow, host=session.host, ip=session.ip, stage=Stage.MESSAGE)
+            return _result_of(error), False
         except SmtpConnectionLostError as error:
             return _result_of(error), True
         except SmtpUnsendableError as error:
@@ -185,6 +254,18 @@ def _result(session: Session, result: RcptResult) -> Result:
         text=result.text,
         facts=facts,
         pipelined=session.extensions.pipelining,
+        dual_stack=session.target.dual_stack,
+    )
+
+
+def _received(content: bytes) -> int:
+    """Return how many hosts a message has passed already (RFC 5321 6.3)."""
+    return len(_RECEIVED.findall(content, 0, body_start(content)))
+
+
+def _no_route(error: NoRoute) -> Result:
+    return Result(
+        accepted=False, code=0, enhanced=error.enhanced, text=error.text, facts=NO_FACTS, permanent=error.permanent
     )
 
 

@@ -24,6 +24,8 @@ class Result:
     permanent: bool = False
     """For results without a reply: no later attempt can end differently (null MX, too large for the host)."""
     pipelined: bool = False
+    dual_stack: bool = False
+    """The server has an address of the other family too, where the next attempt goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ def decide(tried: Tried, result: Result, *, now: datetime, random: Random) -> Ou
     """Return what the result means for the delivery."""
     if result.accepted:
         return _outcome(tried, result, EventType.DELIVERED)
-    if not _is_permanent(result):
+    if not _is_permanent(result) or _is_of_one_family(tried, result):
         schedule = DELIVERY_SCHEDULES.get(tried.retry_schedule, DELIVERY_DEFAULT)
         wait = schedule.next_wait(tried.attempt, now - tried.accepted_at, random)
         if wait is not None:
@@ -55,6 +57,11 @@ def _is_permanent(result: Result) -> bool:
     if result.code == 552 and result.facts.stage == "rcpt" and result.pipelined:
         return False  # RFC 5321 4.5.3.1.10: some servers say 552 for "too many recipients"
     return 500 <= result.code < 600
+
+
+def _is_of_one_family(tried: Tried, result: Result) -> bool:
+    """Say whether a refusal may be meant for one of our addresses only (RFC 3463 3.8): servers block each family by itself."""
+    return tried.attempt == 1 and result.dual_stack and result.enhanced.startswith("5.7.")
 
 
 def _outcome(tried: Tried, result: Result, event: EventType, *, retry_in: timedelta | None = None) -> Outcome:

@@ -239,10 +239,10 @@ class _Run:
                 await self._attempt(mail, known=simulate(mail))
                 continue
             try:
-                if self.line is None or not self.line.usable:
+                if self.line is None or not self.line.usable or not self.line.suits(mail):
                     if self.line is not None:
                         await self.line.close()
-                    self.line = await self._tools.dialer.dial(self.site)
+                    self.line = await self._tools.dialer.dial(self.site, dialed=mail.dialed)
             except Undeliverable as trouble:
                 # Each was due and has had its try: they share the one connection that failed.
                 for late in mails[place:]:

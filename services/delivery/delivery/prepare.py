@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import asyncpg
@@ -26,6 +26,9 @@ FROM delivery d JOIN message m ON m.id = d.message_id JOIN account a ON a.id = d
 WHERE d.id = ANY ($1::bigint[])
 """
 _SMALL_BODIES = "SELECT message_id, bytes FROM message_body WHERE message_id = ANY ($1::bigint[]) AND seq = 0"
+_DIALED = """
+SELECT delivery_id, host, ip FROM attempt WHERE delivery_id = ANY ($1::bigint[]) AND ip <> '' AND stage <> 'connect' ORDER BY delivery_id, n
+"""
 _BODY = "SELECT bytes FROM message_body WHERE message_id = $1 ORDER BY seq"
 
 
@@ -52,6 +55,8 @@ class Mail:
     retry_schedule: str
     content: bytes | None
     """The stored bytes of a small message; None: read them when its turn comes."""
+    dialed: tuple[tuple[str, str], ...] = ()
+    """Hosts and addresses that earlier attempts had sessions with, in their order."""
 
     @property
     def delivery_id(self) -> int:
@@ -66,20 +71,26 @@ class Mail:
 
 async def load(pool: Pool, rows: Sequence[Claimed]) -> list[Mail]:
     """Return the mails of ``rows`` in their order; a row whose record is gone or cannot be read is left out."""
-    facts, bodies = await with_fresh_plans(lambda: _fetch(pool, rows))
+    facts, bodies, dialed = await with_fresh_plans(lambda: _fetch(pool, rows))
     mails = []
     for row in rows:
         record = facts.get(row.id)
         if record is None:
             continue
         try:
-            mails.append(_mail(row, record, bodies.get(record["message_id"])))
+            mail = _mail(row, record, bodies.get(record["message_id"]))
+            mails.append(replace(mail, dialed=tuple(dialed[row.id])) if row.id in dialed else mail)
         except AddressInvalid as error:
             _log.error("record_unreadable", delivery_id=row.id, problem=error.code)
     return mails
 
 
-async def _fetch(pool: Pool, rows: Sequence[Claimed]) -> tuple[dict[int, asyncpg.Record], dict[int, bytes]]:
+_Hops = dict[int, list[tuple[str, str]]]
+
+
+async def _fetch(pool: Pool, rows: Sequence[Claimed]) -> tuple[dict[int, asyncpg.Record], dict[int, bytes], _Hops]:
+    dialed: _Hops = {}
+    again = [row.id for row in rows if row.attempt > 0]
     async with pool.acquire() as connection:
         facts = {record["id"]: record for record in await connection.fetch(_LOAD, [row.id for row in rows])}
         small = {
@@ -92,7 +103,9 @@ async def _fetch(pool: Pool, rows: Sequence[Claimed]) -> tuple[dict[int, asyncpg
             if small
             else {}
         )
-    return facts, bodies
+        for record in await connection.fetch(_DIALED, again) if again else ():
+            dialed.setdefault(record["delivery_id"], []).append((record["host"], record["ip"]))
+    return facts, bodies, dialed
 
 
 def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None) -> Mail:

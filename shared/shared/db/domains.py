@@ -319,6 +319,12 @@ async def sender_allowed(
     )
 
 
+async def is_received_here(connection: Connection, domain: str) -> bool:
+    """Say whether mail for a domain, whoever's it is, ends at this installation."""
+    query = "SELECT EXISTS (SELECT FROM domain WHERE (name = $1 OR bounce_domain = $1) AND verified_at IS NOT NULL)"
+    return bool(await connection.fetchval(query, domain))
+
+
 @dataclass(frozen=True, slots=True)
 class SealedDkimKey:
     """A signing key as it is stored; ``unseal(ring, sealed, context=context)`` gives the PEM."""

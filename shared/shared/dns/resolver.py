@@ -37,7 +37,9 @@ _LARGEST_CACHED = 8192  # octets of an answer; bounds the cache together with th
 _MOST_HOSTS = 100  # of one MX answer; nobody needs more, and each may cost a connection
 _MOST_ALIASES = 16
 _IN_FLIGHT = 256
-_HOST_NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*(?![0-9]+\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_HOST_NAME = re.compile(
+    r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*(?![0-9]+\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,10 @@ class Mx:
     unusable: bool = False
     """There are records, and none of them names a host."""
 
-    def in_order(self, random: Random) -> list[str]:
-        """Return the names in the order to try them, those of equal preference shuffled (RFC 5321 5.1)."""
-        return [host.name for host in sorted(self.hosts, key=lambda host: (host.preference, random.random()))]
+    def in_order(self, random: Random) -> list[tuple[int, str]]:
+        """Return preferences and names in the order to try them, those of equal preference shuffled (RFC 5321 5.1)."""
+        ordered = sorted(self.hosts, key=lambda host: (host.preference, random.random()))
+        return [(host.preference, host.name) for host in ordered]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from delivery.ledger import Ledger
 from delivery.main import exhausted
 from delivery.pipeline import Courier, Tools
 from delivery.prepare import BodyBudget
-from delivery.route import Router
+from delivery.route import Own, Router
 from delivery.signing import Signers
 from delivery.smtp import Timeouts
 from delivery.worker import Worker, WorkerSettings
@@ -83,6 +83,7 @@ class Site:
         sessions: int = 4,
         grace: float = 5.0,
         timeout: float = 5.0,
+        smtp_port: int = 25,
     ) -> RunningWorker:
         """Start a worker that sends to the relay, or with ``dns`` to the MX hosts that this server names."""
         metrics = Metrics("delivery")
@@ -97,7 +98,13 @@ class Site:
             pool=self.pool,
             ledger=Ledger(self.pool, NoBell(), lease),
             dialer=Dialer(
-                Router(Resolver([dns] if dns else ()), Random(3), smtp_port=25, allow_private=True),
+                Router(
+                    Resolver([dns] if dns else ()),
+                    Random(3),
+                    own=Own("us.test"),
+                    smtp_port=smtp_port,
+                    allow_private=True,
+                ),
                 DialSettings("us.test", Timeouts.all(timeout)),
             ),
             signers=Signers(self.pool, KeyRing([SECRET])),

@@ -58,6 +58,8 @@ class Target:
     port: int = 25
     source_ip: str | None = None
     """Our address to connect from; None leaves it to the system."""
+    dual_stack: bool = False
+    """It has addresses of both families, this one among them."""
 
 
 @dataclass(frozen=True, slots=True)

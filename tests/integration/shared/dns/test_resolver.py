@@ -71,7 +71,7 @@ async def test_mx_hosts_come_by_preference(resolver: Resolver) -> None:
     mx = await resolver.mx("Example.COM.")
     assert mx.hosts == (MxHost(10, "a.example.com"), MxHost(10, "c.example.com"), MxHost(20, "b.example.com"))
     assert not mx.null
-    orders = {tuple(mx.in_order(random.Random(seed))) for seed in range(50)}
+    orders = {tuple(name for _, name in mx.in_order(random.Random(seed))) for seed in range(50)}
     last = "b.example.com"
     assert orders == {("a.example.com", "c.example.com", last), ("c.example.com", "a.example.com", last)}
 
