@@ -2,8 +2,9 @@
 
 import asyncio
 import re
-import ssl
 from dataclasses import dataclass, replace
+
+import structlog
 
 from delivery.outcome import Result
 from delivery.prepare import Mail
@@ -17,10 +18,10 @@ from delivery.smtp import (
     Timeouts,
     TlsMode,
     connect,
-    opportunistic_context,
 )
 from delivery.smtp import Mail as Transaction
 from delivery.smtp.errors import (
+    SmtpAuthError,
     SmtpConnectError,
     SmtpConnectionLostError,
     SmtpError,
@@ -29,8 +30,10 @@ from delivery.smtp.errors import (
     SmtpUnsendableError,
 )
 from delivery.smtp.facts import body_start
+from delivery.way import Opening, Way, Ways
 from shared.db.lanes import SiteName
 from shared.db.outcomes import AttemptFacts
+from shared.events import Category
 
 NO_FACTS = AttemptFacts()
 _NO_REQUIRETLS = (
@@ -38,6 +41,7 @@ _NO_REQUIRETLS = (
 )
 
 
+_log = structlog.get_logger(__name__)
 _RECEIVED = re.compile(rb"^Received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _MOST_RECEIVED = 100  # RFC 5321 6.3
 _LOOPS = f"the message has passed more than {_MOST_RECEIVED} hosts (Received fields): it goes in circles"
@@ -55,7 +59,6 @@ class Undeliverable(Exception):
 class DialSettings:
     """How sessions are opened."""
 
-    ehlo_name: str
     timeouts: Timeouts
     source_ip: str | None = None
     idle_seconds: float = 0.0
@@ -69,10 +72,10 @@ class DialSettings:
 class Dialer:
     """Opens lines."""
 
-    def __init__(self, router: Router, settings: DialSettings, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, router: Router, ways: Ways, settings: DialSettings) -> None:
         self._router = router
+        self._ways = ways
         self._settings = settings
-        self._context = context or opportunistic_context()
         self._idle = IdleSessions(settings.idle_seconds)
 
     async def dial(self, site: SiteName, *, dialed: Dialed = (), anew: bool = False) -> "Line":
@@ -89,27 +92,31 @@ class Dialer:
         Raises:
             Undeliverable: there is no line.
         """
-        kept = None if anew else self._idle.take(site)
-        if kept is not None and suits(kept, dialed):
-            return Line(self, site, kept)
-        if kept is not None:
-            await self.leave(site, kept)
         try:
+            way = self._ways.to(site)
+            kept = None if anew else self._idle.take(way)
+            if kept is not None and suits(kept, dialed):
+                return Line(self, way, kept)
+            if kept is not None:
+                await self.leave(way, kept)
             async with asyncio.timeout(self._settings.session_seconds):
-                return Line(self, site, await self._search(site, dialed))
+                return Line(self, way, await self._search(way, dialed))
         except NoRoute as error:
             raise Undeliverable(_no_route(error)) from None
         except SmtpError as error:
+            if isinstance(error, SmtpAuthError):  # an operator has to do something about it
+                _log.error("login_refused", site=site.key, host=error.host, ip=error.ip, code=error.reply_code)
             raise Undeliverable(_result_of(error)) from None
         except TimeoutError:
             raise Undeliverable(_no_route(NoRoute(f"no host of {site.name} took us in time"))) from None
 
-    async def _search(self, site: SiteName, dialed: Dialed) -> Session:
-        hosts = await self._router.hosts(site)
+    async def _search(self, way: Way, dialed: Dialed) -> Session:
+        hosts = await self._router.hosts(way.site, way.transport)
+        opening = self._ways.opening(way)
         trouble: SmtpError | NoRoute | None = None
         for host in hosts.names:
             try:
-                return await self._reach(hosts, host, dialed)
+                return await self._reach(opening, hosts, host, dialed)
             except OwnHost as error:
                 trouble = trouble or error
                 break  # the others are no better than we are
@@ -119,9 +126,9 @@ class Dialer:
                 trouble = error
                 if 500 <= error.reply_code < 600:
                     break
-        raise trouble or NoRoute(f"{site.name} has no host to try")
+        raise trouble or NoRoute(f"{way.site.name} has no host to try")
 
-    async def _reach(self, hosts: Hosts, host: str, dialed: Dialed) -> Session:
+    async def _reach(self, opening: Opening, hosts: Hosts, host: str, dialed: Dialed) -> Session:
         """Open a session with one host, at the first of its addresses that can be connected to; they share its time."""
         until = asyncio.get_running_loop().time() + self._settings.host_seconds
         try:
@@ -129,12 +136,12 @@ class Dialer:
                 addresses = await self._router.addresses(hosts, host, dialed)
         except TimeoutError:
             raise NoRoute(f"{host}: its addresses could not be looked up in time") from None
-        dual = len({is_ipv6(address) for address in addresses}) > 1
+        dual = bool(hosts.domain) and len({is_ipv6(address) for address in addresses}) > 1
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
             share = max(until - asyncio.get_running_loop().time(), 0.0) / left
-            target = Target(host, address, hosts.port, self._settings.source_ip, dual_stack=dual)
+            target = Target(host, address, hosts.port, self._source(address), dual_stack=dual, proxy=opening.proxy)
             try:
-                return await self._open(target, share)
+                return await self._open(opening, target, share)
             except SmtpConnectError:
                 if left == 1:
                     raise
@@ -145,26 +152,35 @@ class Dialer:
         """How long one mail may take."""
         return self._settings.session_seconds
 
-    async def leave(self, site: SiteName, session: Session) -> None:
-        """Keep a session for the next mail to its site, or end it."""
-        if not self._idle.keep(site, session):
+    async def leave(self, way: Way, session: Session) -> None:
+        """Keep a session for the next mail that goes its way, or end it."""
+        if not self._idle.keep(way, session):
             await session.quit()
 
     async def close(self) -> None:
         """End the sessions that wait for mail."""
         await self._idle.close()
 
-    async def _open(self, target: Target, seconds: float) -> Session:
+    def _source(self, address: str) -> str | None:
+        ours = self._settings.source_ip
+        return ours if ours is not None and is_ipv6(ours) == is_ipv6(address) else None
+
+    async def _open(self, opening: Opening, target: Target, seconds: float) -> Session:
         timeouts = replace(self._settings.timeouts, connect=min(seconds, self._settings.timeouts.connect))
         try:
-            return await self._connect(target, TlsMode.OPPORTUNISTIC, timeouts)
+            return await connect(
+                target,
+                ehlo_name=opening.ehlo_name,
+                timeouts=timeouts,
+                tls=opening.tls,
+                context=opening.context,
+                login=opening.login,
+            )
         except SmtpTlsError:
+            if opening.tls is not TlsMode.OPPORTUNISTIC:
+                raise
             # Opportunistic: a broken STARTTLS hides no more than none at all (RFC 7435 3), and the mail has to go.
-            return await self._connect(target, TlsMode.NONE, timeouts)
-
-    async def _connect(self, target: Target, tls: TlsMode, timeouts: Timeouts) -> Session:
-        context = self._context if tls is TlsMode.OPPORTUNISTIC else None
-        return await connect(target, ehlo_name=self._settings.ehlo_name, timeouts=timeouts, tls=tls, context=context)
+            return await connect(target, ehlo_name=opening.ehlo_name, timeouts=timeouts)
 
 
 def suits(session: Session, dialed: Dialed) -> bool:
@@ -176,9 +192,9 @@ def suits(session: Session, dialed: Dialed) -> bool:
 class Line:
     """A session with a site. A server may close an idle session at any time, so the first mail refused that way is tried on a new one."""
 
-    def __init__(self, dialer: Dialer, site: SiteName, session: Session) -> None:
+    def __init__(self, dialer: Dialer, way: Way, session: Session) -> None:
         self._dialer = dialer
-        self._site = site
+        self._way = way
         self._session = session
 
     @property
@@ -192,11 +208,11 @@ class Line:
 
     async def send(self, mail: Mail, content: bytes) -> Result:
         """Send one mail and report what became of it; never raises for what the server does."""
-        if mail.require_tls:
-            # RFC 8689 4.2.1: only over TLS with a verified certificate, to a server that takes REQUIRETLS. This version
-            # verifies none, so it cannot keep the promise and must not break it.
+        if mail.require_tls and not (self._way.proves_tls and self._session.extensions.requiretls):
+            # RFC 8689 4.2.1: only over TLS with a verified certificate, to a server that takes REQUIRETLS. What cannot be
+            # promised is not sent.
             facts = AttemptFacts(stage=Stage.MAIL.value, host=self._session.host, ip=self._session.ip)
-            return Result(accepted=False, code=0, enhanced="5.7.30", text=_NO_REQUIRETLS, facts=facts, permanent=True)
+            return Result(accepted=False, code=554, enhanced="5.7.30", text=_NO_REQUIRETLS, facts=facts)
         if _received(content) > _MOST_RECEIVED:
             facts = AttemptFacts(stage=Stage.MAIL.value, host=self._session.host, ip=self._session.ip)
             return Result(accepted=False, code=0, enhanced="5.4.6", text=_LOOPS, facts=facts, permanent=True)
@@ -205,7 +221,7 @@ class Line:
         if reused and untouched:
             await self._session.quit()
             try:
-                self._session = (await self._dialer.dial(self._site, anew=True)).take()
+                self._session = (await self._dialer.dial(self._way.site, anew=True)).take()
             except Undeliverable as trouble:
                 return trouble.result
             result, _ = await self._try(mail, content)
@@ -217,7 +233,7 @@ class Line:
 
     async def close(self) -> None:
         """Let go of the session."""
-        await self._dialer.leave(self._site, self._session)
+        await self._dialer.leave(self._way, self._session)
 
     def abort(self) -> None:
         """Hang up."""
@@ -228,7 +244,9 @@ class Line:
         session = self._session
         # An address outside ASCII needs it too (RFC 6531 3.4), a Bcc for one, which the header does not show.
         smtputf8 = mail.smtputf8 or not (mail.mail_from + mail.recipient).isascii()
-        transaction = Transaction.of(mail.mail_from, (mail.recipient,), content, smtputf8=smtputf8)
+        transaction = replace(
+            Transaction.of(mail.mail_from, (mail.recipient,), content, smtputf8=smtputf8), require_tls=mail.require_tls
+        )
         try:
             async with asyncio.timeout(self._dialer.session_seconds):
                 sent = await session.send(transaction)
@@ -265,7 +283,13 @@ def _received(content: bytes) -> int:
 
 def _no_route(error: NoRoute) -> Result:
     return Result(
-        accepted=False, code=0, enhanced=error.enhanced, text=error.text, facts=NO_FACTS, permanent=error.permanent
+        accepted=False,
+        code=error.code,
+        enhanced=error.enhanced,
+        text=error.text,
+        facts=NO_FACTS,
+        permanent=error.permanent,
+        category=error.category,
     )
 
 
@@ -278,4 +302,6 @@ def _result_of(error: SmtpError) -> Result:
         text=error.text,
         facts=facts,
         permanent=error.permanent,
+        not_the_mail=isinstance(error, SmtpAuthError),
+        category=Category.INFRASTRUCTURE if isinstance(error, SmtpAuthError) else None,
     )

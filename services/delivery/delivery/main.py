@@ -16,6 +16,7 @@ from delivery.prepare import BodyBudget
 from delivery.route import Own, Router, split_relay
 from delivery.signing import Signers
 from delivery.smtp import Timeouts
+from delivery.way import Ways
 from delivery.worker import Worker, WorkerSettings
 from shared import log
 from shared.bus import Bus
@@ -26,6 +27,7 @@ from shared.db.domains import is_received_here
 from shared.db.engine import Connection, Pool, open_pool
 from shared.db.lanes import Lanes
 from shared.db.migrate import wait_until_ready
+from shared.db.routing import Routing
 from shared.dns.resolver import Resolver
 from shared.errors import ConfigurationError
 from shared.events import Subject
@@ -71,6 +73,7 @@ async def run(stop: asyncio.Event) -> None:
         sessions.set_function(lambda: float(len(worker.serving)))
         bus.listen(Subject.DELIVERY_DUE, lambda _: worker.heard.set(), group=service)
         bus.listen(Subject.CONFIG_CHANGED, lambda _: tools.signers.forget())
+        bus.listen(Subject.CONFIG_CHANGED, lambda _: tools.routing.forget())
         health = await serve(
             health_app(service, Readiness(standard_checks(pool, bus), stopping=stop), metrics),
             settings.health_host,
@@ -90,13 +93,17 @@ async def run(stop: asyncio.Event) -> None:
 
 
 def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease) -> Tools:
+    ring = KeyRing([key.get_secret_value() for key in settings.secret_key])
+    routing = Routing(seconds=settings.poll_seconds)
+    ways = Ways(routing, ring, settings.hostname)
     return Tools(
         pool=pool,
         ledger=Ledger(pool, bus, lease),
-        dialer=Dialer(_router(settings, pool), _dial_settings(settings)),
-        signers=Signers(pool, KeyRing([key.get_secret_value() for key in settings.secret_key])),
+        dialer=Dialer(_router(settings, pool), ways, _dial_settings(settings)),
+        signers=Signers(pool, ring),
         bodies=BodyBudget(settings.delivery_body_budget),
         lanes=Lanes(),
+        routing=routing,
         relay=settings.relay or None,
         clock=utc_now,
         random=Random(),  # noqa: S311 - jitter, not a secret
@@ -136,7 +143,6 @@ def _router(settings: Settings, pool: Pool) -> Router:
 def _dial_settings(settings: Settings) -> DialSettings:
     seconds = settings.delivery_timeout_seconds or (30.0 if settings.env == "local" else None)
     return DialSettings(
-        settings.hostname,
         Timeouts.all(seconds) if seconds else Timeouts(),
         settings.delivery_source_ip,
         settings.delivery_idle_seconds,

@@ -7,7 +7,7 @@ from random import Random
 from shared.db.outcomes import AttemptFacts, Outcome, Source
 from shared.db.workers import MAX_LOSSES
 from shared.events import Category, EventType
-from shared.mail.classify import classify
+from shared.mail.classify import Classified, classify
 from shared.worker.backoff import DELIVERY_DEFAULT, DELIVERY_SCHEDULES
 
 
@@ -26,6 +26,10 @@ class Result:
     pipelined: bool = False
     dual_stack: bool = False
     """The server has an address of the other family too, where the next attempt goes."""
+    not_the_mail: bool = False
+    """Whatever the reply says, it is about us, as that to a login: the mail is tried again."""
+    category: Category | None = None
+    """What it is about, where that is known without reading the reply; then it never suppresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ def decide(tried: Tried, result: Result, *, now: datetime, random: Random) -> Ou
 
 
 def _is_permanent(result: Result) -> bool:
+    if result.not_the_mail:
+        return False
     if result.code == 0:
         return result.permanent
     if result.code == 552 and result.facts.stage == "rcpt" and result.pipelined:
@@ -65,7 +71,7 @@ def _is_of_one_family(tried: Tried, result: Result) -> bool:
 
 
 def _outcome(tried: Tried, result: Result, event: EventType, *, retry_in: timedelta | None = None) -> Outcome:
-    classified = None if event is EventType.DELIVERED else classify(result.code, result.enhanced, result.text)
+    classified = None if event is EventType.DELIVERED else _classified(result)
     return Outcome(
         delivery_id=tried.delivery_id,
         source=Source.ATTEMPT,
@@ -80,6 +86,12 @@ def _outcome(tried: Tried, result: Result, event: EventType, *, retry_in: timede
         retry_in=retry_in,
         facts=result.facts,
     )
+
+
+def _classified(result: Result) -> Classified:
+    if result.category is not None:
+        return Classified(result.category, immediate=False)
+    return classify(result.code, result.enhanced, result.text)
 
 
 def expired(delivery_id: int, worker_id: int) -> Outcome:

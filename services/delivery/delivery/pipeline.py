@@ -21,6 +21,7 @@ from shared.db.engine import CONNECTION_LOST, Pool, with_fresh_plans
 from shared.db.lanes import SANDBOX, Lanes, SiteName, parse_site, relane
 from shared.db.outcomes import Outcome, Source
 from shared.db.queue import DELIVERIES, Claimed
+from shared.db.routing import Parcel, Routing
 from shared.db.starts import Verdict
 from shared.events import EventType
 from shared.metrics import Metrics
@@ -52,7 +53,9 @@ class Tools:
     signers: Signers
     bodies: BodyBudget
     lanes: Lanes
+    routing: Routing
     relay: str | None
+    """The way of mail that no route is about."""
     clock: Clock
     random: Random
 
@@ -165,6 +168,7 @@ class _Run:
     def __init__(self, courier: Courier, slot: Slot) -> None:
         self.line: Line | None = None
         self.site = SiteName("domain", "")  # until it has been looked up
+        self._table = courier.tools.routing.table
         self._courier = courier
         self._tools = courier.tools
         self._slot = slot
@@ -192,6 +196,8 @@ class _Run:
 
         Whatever lane sandbox mail was in, it gets past this at the sandbox only, and no other mail does there.
         """
+        async with self._tools.pool.acquire() as connection:
+            self._table = await self._tools.routing.current(connection)
         here, moves = [], []
         for mail in mails:
             site = self._route(mail)
@@ -210,10 +216,26 @@ class _Run:
         return here
 
     def _route(self, mail: Mail) -> SiteName:
-        if mail.is_test:
-            return SANDBOX
-        relay = self._tools.relay
-        return SiteName("relay", relay) if relay else SiteName("domain", mail.candidate.recipient_domain)
+        candidate = mail.candidate
+        parcel = Parcel(
+            candidate.account_id,
+            candidate.sender_domain,
+            candidate.recipient_domain,
+            mail.claimed.attempt,
+            is_test=mail.is_test,
+        )
+        return self._table.site(parcel, self._tools.relay)
+
+    async def _has_other_routes(self) -> bool:
+        """Say whether routes or transports changed since the mails were sorted."""
+        routing = self._tools.routing
+        if routing.stale:
+            try:
+                async with self._tools.pool.acquire() as connection:
+                    await routing.known(connection)
+            except CONNECTION_LOST:
+                pass  # the gate waits until it is back, and whoever claims next looks again
+        return routing.table is not self._table
 
     async def judge(self, mails: list[Mail]) -> list[Mail]:
         """Ask the gate before dialing; return those that may still start."""
@@ -232,7 +254,7 @@ class _Run:
     async def send_all(self, mails: list[Mail], stop: asyncio.Event) -> bool:
         """Send mails one after the other; False where the site does not answer, so that its slot goes back."""
         for place, mail in enumerate(mails):
-            if stop.is_set():
+            if stop.is_set() or await self._has_other_routes():
                 await self._tools.ledger.release(self._slot.worker_id, [late.delivery_id for late in mails[place:]])
                 return False
             if self.site == SANDBOX:

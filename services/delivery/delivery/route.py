@@ -2,14 +2,16 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from random import Random
 
 from shared.db.lanes import SiteName
+from shared.db.routing import Transport
 from shared.dns.errors import DnsNotFound, DnsTemporary
 from shared.dns.resolver import Mx, Resolver
+from shared.events import Category
 from shared.security.outbound import check_address
 
 Dialed = Sequence[tuple[str, str]]
@@ -26,6 +28,10 @@ class Hosts:
 
     names: tuple[str, ...]
     port: int
+    ipv4: bool = True
+    ipv6: bool = True
+    ehlo_name: str = ""
+    """What we are called there; empty: as everywhere."""
     domain: str = ""
     """Whose hosts they are. Empty: an operator named them, so they may be anywhere, and are looked up as this machine does it."""
 
@@ -47,13 +53,25 @@ class NoRoute(Exception):
         text: why, for the event.
         permanent: whether no later attempt could find one.
         enhanced: what it is called (RFC 3463); empty where it has no name.
+        code: the reply that an operator gives instead of a server; then it decides whether that is permanent.
+        category: what it is about, where the text does not tell.
     """
 
-    def __init__(self, text: str, *, permanent: bool = False, enhanced: str = "") -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        permanent: bool = False,
+        enhanced: str = "",
+        code: int = 0,
+        category: Category | None = None,
+    ) -> None:
         super().__init__(text)
         self.text = text
         self.permanent = permanent
         self.enhanced = enhanced
+        self.code = code
+        self.category = category
 
 
 class OwnHost(NoRoute):
@@ -95,8 +113,8 @@ class Router:
         self._port = smtp_port
         self._allow_private = allow_private
 
-    async def hosts(self, site: SiteName) -> Hosts:
-        """Return the hosts of ``site`` in order of preference (RFC 5321 5.1).
+    async def hosts(self, site: SiteName, transport: Transport | None = None) -> Hosts:
+        """Return the hosts of ``site`` in order of preference (RFC 5321 5.1), over its transport if it has one.
 
         Raises:
             NoRoute: there are none, for good or for now.
@@ -104,9 +122,18 @@ class Router:
         if site.kind == "relay":
             name, port = split_relay(site.name)
             return Hosts((name,), port)
-        if site.name.startswith("["):
-            return Hosts((_literal(site.name),), self._port, site.name)
-        return await self._mx_hosts(site.name)
+        if transport is None:
+            return await self._hosts_of(site.name)
+        if not transport.by_domain:
+            return Hosts((transport.host,), transport.port)
+        found = await self._hosts_of(site.name.partition(":")[2], transport.ehlo_name or "")
+        return replace(found, ipv4=transport.ipv4, ipv6=transport.ipv6)
+
+    async def _hosts_of(self, domain: str, ehlo_name: str = "") -> Hosts:
+        if domain.startswith("["):
+            return Hosts((_literal(domain),), self._port, domain=domain, ehlo_name=ehlo_name)
+        names = await self._mx_hosts(domain, {self._own.hostname.lower(), ehlo_name} - {""})
+        return Hosts(tuple(names), self._port, domain=domain, ehlo_name=ehlo_name)
 
     async def addresses(self, hosts: Hosts, host: str, dialed: Dialed = ()) -> list[str]:
         """Return where a host is, in the order to try: ``dialed`` before says which address comes first.
@@ -119,21 +146,24 @@ class Router:
             found = await self._looked_up(host, chosen=not hosts.domain)
         except (DnsTemporary, DnsNotFound) as error:
             raise NoRoute(f"{host}: {error}") from None
-        if hosts.domain and await self._is_us(host, found) and not await self._ends_here(hosts.domain):
+        if hosts.domain and await self._is_us(hosts, host, found) and not await self._ends_here(hosts.domain):
             raise OwnHost(host)
         allowed = [address for address in found if not hosts.domain or self._may_dial(address)]
         if not allowed:
             raise NoRoute(f"{host} has the address {found[0]}, which is not on the public internet")
+        allowed = [address for address in allowed if (hosts.ipv6 if is_ipv6(address) else hosts.ipv4)]
+        if not allowed:
+            raise NoRoute(f"{host} has no {'IPv4' if hosts.ipv4 else 'IPv6'} address, and this transport uses no other")
         return in_turn(allowed, [address for name, address in dialed if name == host])[:_MOST_ADDRESSES]
 
     def _may_dial(self, address: str) -> bool:
         return self._allow_private or check_address(address) is None
 
-    async def _mx_hosts(self, domain: str) -> Hosts:
+    async def _mx_hosts(self, domain: str, own: Collection[str]) -> list[str]:
         try:
             mx = await self._resolver.mx(domain)
         except DnsNotFound:
-            return Hosts((domain,), self._port, domain)  # its address is not found either: for now
+            return [domain]  # its address is not found either: for now
         except DnsTemporary as error:
             raise NoRoute(f"the MX records of {domain} cannot be looked up now: {error}") from None
         if mx.null:  # RFC 7505 3
@@ -141,25 +171,24 @@ class Router:
         if mx.unusable:
             raise NoRoute(f"the MX records of {domain} name no host", permanent=True)
         if not mx.hosts:  # RFC 5321 5.1: without MX the domain itself is the host
-            return Hosts((mx.name,), self._port, domain)
-        return await self._without_us(domain, mx)
+            return [mx.name]
+        return await self._without_us(domain, mx, own)
 
-    async def _without_us(self, domain: str, mx: Mx) -> Hosts:
+    async def _without_us(self, domain: str, mx: Mx, own: Collection[str]) -> list[str]:
         """Leave out our own host, and all that are no better: they would bring the mail back (RFC 5321 5.1)."""
-        own = self._own.hostname.lower()
-        ours = min((host.preference for host in mx.hosts if host.name == own), default=None)
+        ours = min((host.preference for host in mx.hosts if host.name in own), default=None)
         hosts = mx.in_order(self._random)
         if ours is not None and not await self._ends_here(domain):
             hosts = [(preference, name) for preference, name in hosts if preference < ours]
         if not hosts:
-            raise OwnHost(own)
-        return Hosts(tuple(name for _, name in hosts), self._port, domain)
+            raise OwnHost(self._own.hostname)
+        return [name for _, name in hosts]
 
     async def _ends_here(self, domain: str) -> bool:
         return self._own.receives is not None and await self._own.receives(domain)
 
-    async def _is_us(self, host: str, addresses: Sequence[str]) -> bool:
-        if host == self._own.hostname.lower() or not self._own.addresses.isdisjoint(addresses):
+    async def _is_us(self, hosts: Hosts, host: str, addresses: Sequence[str]) -> bool:
+        if host in {self._own.hostname.lower(), hosts.ehlo_name} or not self._own.addresses.isdisjoint(addresses):
             return True
         try:
             named = await self._resolver.addresses(self._own.hostname)

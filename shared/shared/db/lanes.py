@@ -26,9 +26,13 @@ _SANDBOX_SLOTS = 5
 
 @dataclass(frozen=True, slots=True)
 class SiteName:
-    """The next hop that limits count for: ``relay`` with ``host:port``, ``domain`` with the recipient domain, or the sandbox."""
+    """The next hop that limits count for.
 
-    kind: Literal["relay", "domain", "sandbox"]
+    ``relay`` with ``host:port``, ``domain`` with the recipient domain, ``transport`` with the name of one that is a next hop
+    itself, ``via`` with ``transport:recipient domain`` for one that leads to many, or the sandbox.
+    """
+
+    kind: Literal["relay", "domain", "transport", "via", "sandbox"]
     name: str
 
     @property
@@ -45,7 +49,13 @@ class Lanes:
     """Finds or makes the lane of one account for one site; remembers at most ``capacity`` of them."""
 
     def __init__(self, *, relay_connections: int = 20, domain_connections: int = 5, capacity: int = 100_000) -> None:
-        self._limits = {"relay": relay_connections, "domain": domain_connections, "sandbox": _SANDBOX_SLOTS}
+        self._limits = {
+            "relay": relay_connections,
+            "transport": relay_connections,
+            "domain": domain_connections,
+            "via": domain_connections,
+            "sandbox": _SANDBOX_SLOTS,
+        }
         self._capacity = capacity
         self._known: dict[tuple[SiteName, int], int] = {}
 
@@ -76,10 +86,10 @@ def parse_site(key: str) -> SiteName:
     """
     kind, _, name = key.partition(":")
     match kind:
-        case "relay" | "domain" | "sandbox" if ":" in key:
+        case "relay" | "domain" | "transport" | "via" | "sandbox" if ":" in key:
             return SiteName(kind, name)
         case _:
-            message = f"site name {key!r} is none of relay:host:port, domain:name and {SANDBOX.key}"
+            message = f"site name {key!r} is none of relay:host:port, domain:name, transport:name, via:transport:domain and {SANDBOX.key}"
             raise ValueError(message)
 
 

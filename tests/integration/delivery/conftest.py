@@ -16,13 +16,16 @@ from delivery.prepare import BodyBudget
 from delivery.route import Own, Router
 from delivery.signing import Signers
 from delivery.smtp import Timeouts
+from delivery.way import Contexts, Ways
 from delivery.worker import Worker, WorkerSettings
+from fakes.certificates import trusting_context
 from fakes.smtp_server import ScriptedSmtpServer
 from integration.shared.db.queue_data import Mailroom
 from shared.clock import utc_now
 from shared.db import workers
 from shared.db.engine import Pool, create_pool
 from shared.db.lanes import Lanes, SiteName
+from shared.db.routing import Routing
 from shared.db.transaction import NoBell
 from shared.dns.resolver import Resolver
 from shared.metrics import Metrics
@@ -87,6 +90,8 @@ class Site:
     ) -> RunningWorker:
         """Start a worker that sends to the relay, or with ``dns`` to the MX hosts that this server names."""
         metrics = Metrics("delivery")
+        routing = Routing(seconds=0.05)
+        contexts = Contexts(verifying=trusting_context())
         lease = Lease(
             self.pool,
             NoBell(),
@@ -105,11 +110,13 @@ class Site:
                     smtp_port=smtp_port,
                     allow_private=True,
                 ),
-                DialSettings("us.test", Timeouts.all(timeout)),
+                Ways(routing, KeyRing([SECRET]), "us.test", contexts),
+                DialSettings(Timeouts.all(timeout)),
             ),
             signers=Signers(self.pool, KeyRing([SECRET])),
             bodies=BodyBudget(1024 * 1024),
             lanes=Lanes(),
+            routing=routing,
             relay=None if dns else relay or self.relay,
             clock=utc_now,
             random=Random(1),

@@ -11,13 +11,16 @@ from delivery.dial import Dialer, DialSettings, Undeliverable
 from delivery.outcome import Result
 from delivery.route import Own, Router, in_turn
 from delivery.smtp import Timeouts
+from delivery.way import Ways
 from fakes.smtp_network import SmtpNetwork, smtp_network
 from fakes.smtp_server import Script, ScriptedSmtpServer
 from fakes.waiting import eventually
 from integration.delivery.conftest import OpenSite, Site, in_order
 from integration.delivery.test_dial import CONTENT, mail
 from shared.db.lanes import SiteName
+from shared.db.routing import Routing
 from shared.dns.resolver import Resolver
+from shared.security.keys import KeyRing
 
 ONE, TWO, THREE, SIX = "127.0.0.2", "127.0.0.3", "127.0.0.4", "::1"
 NOBODY = "127.0.0.9"
@@ -36,7 +39,9 @@ class Sender:
         resolver = Resolver([network.dns.address], timeout=5, lifetime=10)
         stack.push_async_callback(resolver.close)
         router = Router(resolver, Random(3), own=own, smtp_port=network.port, allow_private=allow_private)
-        self.dialer = Dialer(router, DialSettings("us.test", Timeouts.all(20), **limits))
+        self.dialer = Dialer(
+            router, Ways(Routing(), KeyRing(["s" * 32]), "us.test"), DialSettings(Timeouts.all(20), **limits)
+        )
         stack.push_async_callback(self.dialer.close)
 
     async def send(self, domain: str = "b.test", *, content: bytes = CONTENT, dialed: Sequence[str] = ()) -> Result:
