@@ -74,6 +74,10 @@ class Client:
         """Post a document and return the one that comes back; raises as :meth:`get`."""
         return self._ask("POST", path, body=body)
 
+    def patch(self, path: str, body: Mapping[str, object]) -> Document:
+        """Change what is at a path and return it; raises as :meth:`get`."""
+        return self._ask("PATCH", path, body=body)
+
     def delete(self, path: str) -> None:
         """Delete what is at a path; raises as :meth:`get`."""
         self._ask("DELETE", path)

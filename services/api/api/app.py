@@ -16,6 +16,7 @@ from api.routes import (
     messages,
     pages,
     suppressions,
+    transports,
 )
 from api.webapi.door import routes as webapi_routes
 from api.webapi.faults import respond
@@ -35,6 +36,7 @@ ROUTERS = (
     accounts.router,
     domains.router,
     credentials.router,
+    transports.router,
     pages.router,
 )
 

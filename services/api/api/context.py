@@ -16,6 +16,7 @@ from api.metrics import ApiMetrics
 from api.submit import Submitter
 from shared.db.domains import TxtLookup
 from shared.db.engine import Connection, Pool, reachable
+from shared.db.routing import Routing
 from shared.db.transaction import Bell, session_transaction
 from shared.events import Subject
 from shared.security.keys import KeyRing
@@ -34,6 +35,7 @@ class Context:
     authenticator: Authenticator
     login_failures: FailureLimiter
     submitter: Submitter
+    routing: Routing
     resolver: TxtLookup
     outbound: OutboundPolicy
     budget: ByteBudget
@@ -63,6 +65,7 @@ class Context:
             yield session
         if subject is Subject.CONFIG_CHANGED:
             self.authenticator.forget()  # our own process need not wait for its own ring
+            self.routing.forget()
 
 
 def context_of(request: Request) -> Context:

@@ -26,6 +26,7 @@ from shared.bus import Bus
 from shared.config import load
 from shared.db.engine import Pool, create_engine, open_pool, session_factory
 from shared.db.migrate import wait_until_ready
+from shared.db.routing import Routing
 from shared.dns.resolver import Resolver
 from shared.events import Subject
 from shared.mail.from_id import FromIds
@@ -65,6 +66,7 @@ async def run(stop: asyncio.Event) -> None:
         metrics = Metrics(SERVICE)
         context, writer = _parts(settings, pool, bus, metrics, cleanup)
         bus.listen(Subject.CONFIG_CHANGED, lambda _: context.authenticator.forget())
+        bus.listen(Subject.CONFIG_CHANGED, lambda _: context.routing.forget())
         bus.start()
         lease = Lease(pool, bus, SERVICE, beat_seconds=settings.heartbeat_seconds)
         await lease.join(VERSION)
@@ -94,9 +96,11 @@ def _parts(
     resolver = Resolver([part.strip() for part in (settings.dns_servers or "").split(",") if part.strip()])
     cleanup.push_async_callback(resolver.close)
     writer = Writer(pool, bus, counted)
+    routing = Routing(seconds=settings.poll_seconds)
     rules = Rules(
         hostname=settings.hostname,
         relay=settings.relay,
+        routing=routing,
         unverified_domains=settings.env == "local",
         limits=Limits(message_bytes=settings.max_message_bytes, recipients=settings.max_recipients),
         from_ids=FromIds([derived.key[:_FROM_ID_KEY_BYTES] for derived in ring.reading("from_id")]),
@@ -112,6 +116,7 @@ def _parts(
         authenticator=Authenticator(pool, ring, counted, seconds=settings.poll_seconds),
         login_failures=FailureLimiter(),
         submitter=Submitter(pool, writer, rules, counted),
+        routing=routing,
         resolver=resolver,
         outbound=settings.outbound_policy,
         budget=budget,

@@ -36,6 +36,7 @@ TAGS = [
     {"name": "accounts", "description": "Tenants and their addresses; for operators."},
     {"name": "domains", "description": "Domains, DKIM keys, DNS records; for operators."},
     {"name": "credentials", "description": "API keys and logins; for operators."},
+    {"name": "routes", "description": "Ways that mail takes: transports, and routes that lead to them; for operators."},
 ]
 _SCHEMES: dict[str, Any] = {
     "apiKey": {"type": "http", "scheme": "bearer", "bearerFormat": "ph_<id>_<secret>", "description": "An API key."},

@@ -24,7 +24,8 @@ from shared.db.domains import SenderDomain, sender_allowed
 from shared.db.engine import Connection, Pool, reachable
 from shared.db.idempotency import IdempotencyKey
 from shared.db.ids import IdBlocks
-from shared.db.lanes import SANDBOX, Lanes, SiteName
+from shared.db.lanes import Lanes, SiteName
+from shared.db.routing import Parcel, Routing, RoutingTable
 from shared.errors import FromNotAllowed, PosthouseError, ValidationFailed
 from shared.lifecycle import DeliveryState
 from shared.mail import headers
@@ -44,7 +45,9 @@ class Rules:
 
     hostname: str
     relay: str | None
-    """``host:port`` that all mail goes through."""
+    """``host:port`` that mail goes through which no route is about."""
+    routing: Routing
+    """Routes and transports. Its copy may be a moment old: delivery looks again before it dials."""
     unverified_domains: bool
     """Whether a domain may be sent from that is not proven: in the local stack only."""
     limits: Limits
@@ -136,9 +139,10 @@ class Submitter:
             len(submission.raw or b""),
             lambda: prepare(submission, self._rules.limits, Makings(self._now(), self._rules.hostname, self._random)),
         )
-        sites = {mailbox.address.domain: self._site(mailbox, submission) for mailbox in message.recipients}
         async with reachable(), self._pool.acquire() as connection:
             domain = await self._sender_domain(connection, submission, message.sender, message.sender_field)
+            table = await self._rules.routing.known(connection)
+            sites = self._sites(table, submission, message)
             message_id, *delivery_ids = await self._ids.take(connection, 1 + len(message.recipients))
             lanes = {
                 site: await self._lanes.find(connection, site, submission.caller.account_id)
@@ -190,12 +194,15 @@ class Submitter:
     async def _aside(weight: int, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work) if weight > _LOOP_MAY_COMPOSE else work()
 
-    def _site(self, mailbox: Mailbox, submission: Submission) -> SiteName:
-        if submission.caller.is_test:
-            return SANDBOX
-        if self._rules.relay is not None:
-            return SiteName("relay", self._rules.relay)
-        return SiteName("domain", mailbox.address.domain)
+    def _sites(self, table: RoutingTable, submission: Submission, message: Prepared) -> dict[str, SiteName]:
+        """Return the next hop of each recipient domain."""
+        account_id, sender_domain = submission.caller.account_id, message.sender.address.domain
+        return {
+            domain: table.site(
+                Parcel(account_id, sender_domain, domain, is_test=submission.caller.is_test), self._rules.relay
+            )
+            for domain in {mailbox.address.domain for mailbox in message.recipients}
+        }
 
     def _delivery(self, delivery_id: int, mailbox: Mailbox, lane_id: int, path: "_ReturnPath") -> NewDelivery:
         from_id = self._rules.from_ids.make(delivery_id) if path.takes_from_id else None

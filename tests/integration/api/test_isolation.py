@@ -10,6 +10,8 @@ from integration.api.conftest import HELLO, RunningApi, problem
 from shared.db.demo import Demo
 from shared.db.engine import Pool
 
+OPERATORS = ("/v1/accounts", "/v1/operator-keys", "/v1/transports", "/v1/routes")
+
 
 @dataclass
 class Belongings:
@@ -78,7 +80,7 @@ async def test_another_accounts_things_are_not_there(
         operation["operationId"]
         for path, item in document["paths"].items()
         for operation in item.values()
-        if not path.startswith(("/v1/accounts", "/v1/operator-keys"))
+        if not path.startswith(OPERATORS)
     }
     assert of_accounts == requests.keys() | lists.keys() | creations, "a route that this test does not know"
 
@@ -87,9 +89,9 @@ async def test_no_route_for_operators_lets_an_account_in(client: httpx.AsyncClie
     document = (await client.get("/openapi.json")).json()
     asked = 0
     for path, item in document["paths"].items():
-        if path.startswith(("/v1/accounts", "/v1/operator-keys")):
+        if path.startswith(OPERATORS):
             for method, operation in item.items():
-                for name in ("account", "domain", "address", "key", "login"):
+                for name in ("account", "domain", "address", "key", "login", "transport", "route"):
                     path = path.replace(f"{{{name}}}", "1")  # noqa: PLW2901 - the template, filled in
                 body = {
                     "json": {"name": "x", "algorithm": "rsa-sha256", "address": "a@b.example", "login": "a@b.example"}

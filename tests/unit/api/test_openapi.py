@@ -50,6 +50,16 @@ OPERATIONS = {
     "operator_keys_list": "GET /v1/operator-keys",
     "operator_keys_create": "POST /v1/operator-keys",
     "operator_keys_revoke": "DELETE /v1/operator-keys/{key}",
+    "transports_list": "GET /v1/transports",
+    "transports_create": "POST /v1/transports",
+    "transports_get": "GET /v1/transports/{transport}",
+    "transports_update": "PATCH /v1/transports/{transport}",
+    "transports_delete": "DELETE /v1/transports/{transport}",
+    "routes_list": "GET /v1/routes",
+    "routes_create": "POST /v1/routes",
+    "routes_get": "GET /v1/routes/{route}",
+    "routes_update": "PATCH /v1/routes/{route}",
+    "routes_delete": "DELETE /v1/routes/{route}",
 }
 SCHEMA_MODULES = (accounts, batch, credentials, domains, endpoints, events, messages, suppressions, webhooks)
 
