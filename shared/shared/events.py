@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from shared.mail.classify import Category
 
-__all__ = ["Category", "EventType", "Subject"]
+__all__ = ["Category", "EventType", "OperatorEventKind", "Subject"]
 
 
 class EventType(StrEnum):
@@ -38,6 +38,15 @@ class EventType(StrEnum):
     """Mail for an address of the account arrived."""
 
 
+class OperatorEventKind(StrEnum):
+    """What only operators are told, because they alone can mend it. The values are public names; a further one is a line here."""
+
+    SOURCE_BLOCKED = "source_blocked"
+    """A site refuses our mail because of our address or our name; no recipient is suppressed for it."""
+    LOGIN_REFUSED = "login_refused"
+    """A relay refuses our login; the mail that goes over it waits."""
+
+
 class Subject(StrEnum):
     """NATS subjects of the doorbell. A ring says "look now"; losing one costs a poll interval, never mail."""
 
@@ -46,4 +55,5 @@ class Subject(StrEnum):
     CALL_DUE = "posthouse.call.due"
     INBOUND_STORED = "posthouse.inbound.stored"
     SUPPRESSION_CHANGED = "posthouse.suppression.changed"
+    JOB_DUE = "posthouse.job.due"
     CONFIG_CHANGED = "posthouse.config.changed"

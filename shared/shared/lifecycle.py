@@ -38,8 +38,9 @@ MOVES: dict[DeliveryState | None, frozenset[DeliveryState]] = {
     _S.HELD: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELED}),
     # The start gate is the only way on; what it refuses is settled as what it now is.
     _S.CLAIMED: frozenset({_S.STARTED, _S.QUEUED, _S.SUPPRESSED, _S.HELD, _S.CANCELED, _S.FAILED}),
-    # started -> queued is the delayed attempt (or the lost worker); canceled is a cancel that met a temporary failure.
-    _S.STARTED: frozenset({_S.DELIVERED, _S.QUEUED, _S.FAILED, _S.CANCELED}),
+    # started -> queued is the delayed attempt (or the lost worker), held where a hold came meanwhile; canceled is a cancel that
+    # met a temporary failure.
+    _S.STARTED: frozenset({_S.DELIVERED, _S.QUEUED, _S.HELD, _S.FAILED, _S.CANCELED}),
     # Settled. A later report adds its event and its time to the record; the state stays.
     _S.DELIVERED: frozenset(),
     _S.FAILED: frozenset(),
@@ -57,8 +58,8 @@ def may_move(before: DeliveryState | None, after: DeliveryState) -> bool:
 
 def live_state(*, held: bool, claimed: bool, started: bool) -> DeliveryState:
     """Read the state of a live delivery off its queue row."""
+    if started:
+        return _S.STARTED  # a hold that came too late for this attempt: it counts for the next
     if held:
         return _S.HELD
-    if started:
-        return _S.STARTED
     return _S.CLAIMED if claimed else _S.QUEUED

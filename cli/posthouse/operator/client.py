@@ -74,20 +74,24 @@ class Client:
         """Post a document and return the one that comes back; raises as :meth:`get`."""
         return self._ask("POST", path, body=body)
 
+    def put(self, path: str, body: Mapping[str, object]) -> Document:
+        """Put a document at a path and return what is there now; raises as :meth:`get`."""
+        return self._ask("PUT", path, body=body)
+
     def patch(self, path: str, body: Mapping[str, object]) -> Document:
         """Change what is at a path and return it; raises as :meth:`get`."""
         return self._ask("PATCH", path, body=body)
 
-    def delete(self, path: str) -> None:
-        """Delete what is at a path; raises as :meth:`get`."""
-        self._ask("DELETE", path)
+    def delete(self, path: str, **query: str) -> Document:
+        """Delete what is at a path and return what is said of it, if anything; raises as :meth:`get`."""
+        return self._ask("DELETE", path, query=query)
 
-    def listed(self, path: str, limit: int) -> Listing:
-        """Return up to ``limit`` items of a list, page by page; raises as :meth:`get`."""
+    def listed(self, path: str, limit: int, **which: str) -> Listing:
+        """Return up to ``limit`` items of a list, page by page, only those that the query names; raises as :meth:`get`."""
         items: list[Document] = []
         cursor: str | None = None
         while True:
-            query: dict[str, str | int] = {"limit": min(_LARGEST_PAGE, limit - len(items))}
+            query: dict[str, str | int] = {**which, "limit": min(_LARGEST_PAGE, limit - len(items))}
             page = self._ask("GET", path, query=query if cursor is None else {**query, "cursor": cursor})
             data, following = page.get("data"), page.get("next_cursor")
             still = following is not None and following == cursor

@@ -7,6 +7,7 @@ A command is a function of an :class:`Operator` and its own arguments and option
 """
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,6 +58,28 @@ class Operator:
             ids = ", ".join(str(item.get("id")) for item in found)
             raise ConfigurationError(f"{len(found)} are called {given!r}: give one of the ids {ids}")
         return str(found[0].get("id"))
+
+    @staticmethod
+    def number(given: str, what: str) -> str:
+        """Return an id that was given.
+
+        Raises:
+            ConfigurationError: it is no number, and would be another path.
+        """
+        if not (given.isascii() and given.isdecimal() and len(given) <= 19):
+            raise ConfigurationError(f"{given!r} is no id of an {what}; `list` shows them")
+        return given
+
+    @staticmethod
+    def word(given: str, what: str) -> str:
+        """Return a name that was given, as part of a path.
+
+        Raises:
+            ConfigurationError: it has characters that no such name has.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", given):
+            raise ConfigurationError(f"{given!r} is no name of a {what}: those have a-z, 0-9, - and _")
+        return given
 
 
 def new_group(name: str, about: str) -> typer.Typer:

@@ -95,6 +95,20 @@ def verify(operator: Operator, account: AccountArgument, domain: DomainArgument)
     operator.output.done(f"{plain(found.get('name'))} is verified since {plain(found.get('verified_at'))}", found)
 
 
+@command(domain, "disable")
+def disable(operator: Operator, account: AccountArgument, domain: DomainArgument) -> None:
+    """Stop sending from a domain; what was accepted before waits."""
+    found = operator.client.post(f"{_path(operator, account, domain)}/disable")
+    operator.output.done(f"nothing more is accepted from {plain(found.get('name'))}", found)
+
+
+@command(domain, "enable")
+def enable(operator: Operator, account: AccountArgument, domain: DomainArgument) -> None:
+    """Let an account send from a domain again; what waited goes out."""
+    found = operator.client.post(f"{_path(operator, account, domain)}/enable")
+    operator.output.done(f"the account may send from {plain(found.get('name'))} again", found)
+
+
 @command(domain, "dkim-key")
 def dkim_key(
     operator: Operator,

@@ -21,5 +21,7 @@ The journey of one submission:
 ``webapi/`` is another way in: the form and JSON of mox's webapi become the same ``Submission``, and go on at step 3.
 
 The same process serves what customers and operators ask about it (``routes/``): reads of hot tables by raw queries, the
-control plane by sessions, each change in one transaction with its ring (``context.py``).
+control plane by sessions, each change in one transaction with its ring (``context.py``). What is asked of many deliveries at once
+is a job: its request steps it for a moment, then any api process does (``jobs.py``); what ends by itself is seen to beside
+that (``hold_upkeep.py``).
 """

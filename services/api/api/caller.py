@@ -23,6 +23,11 @@ class Caller:
     login: str | None = None
     """The address that was given as user name, as it was spelled; None for an API key."""
 
+    @property
+    def stream(self) -> str | None:
+        """As of :class:`AccountCaller`; None for an operator, who sees all."""
+        return None if self.account_id is None else TEST_STREAM if self.is_test else ""
+
 
 @dataclass(frozen=True, slots=True)
 class AccountCaller:

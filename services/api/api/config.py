@@ -38,6 +38,22 @@ class Settings(WebhookTargetSettings):
     max_recipients: int = Field(
         default=1000, ge=1, le=100_000, description="Recipients of one message at most, in To, Cc and Bcc together."
     )
+    max_headers: int = Field(
+        default=100, ge=0, le=1_000, description="Header fields of its own that one message brings along at most."
+    )
+    max_header_bytes: int = Field(
+        default=64 * 1024,
+        ge=0,
+        le=1024**2,
+        description="Octets of these at most, names and values together; also of the references of a message.",
+    )
+    max_files: int = Field(default=100, ge=0, le=1_000, description="Files of one message at most, of every kind.")
+    max_extra_keys: int = Field(default=100, ge=0, le=10_000, description="Keys in `extra` of one message at most.")
+    max_extra_bytes: int = Field(
+        default=64 * 1024, ge=0, le=1024**2, description="Octets of keys and values in `extra` at most."
+    )
+    max_tags: int = Field(default=20, ge=0, le=1_000, description="Tags of one message at most.")
+    max_tag_characters: int = Field(default=64, ge=1, le=500, description="Characters of a tag at most.")
     request_budget_bytes: int = Field(
         default=96 * 1024 * 1024,
         ge=1024,

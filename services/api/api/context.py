@@ -12,6 +12,7 @@ from api.auth import Authenticator
 from api.budget import ByteBudget
 from api.config import Settings
 from api.failures import FailureLimiter
+from api.jobs import Jobs
 from api.metrics import ApiMetrics
 from api.submit import Submitter
 from shared.db.domains import TxtLookup
@@ -36,6 +37,7 @@ class Context:
     login_failures: FailureLimiter
     submitter: Submitter
     routing: Routing
+    jobs: Jobs
     resolver: TxtLookup
     outbound: OutboundPolicy
     budget: ByteBudget
@@ -66,6 +68,12 @@ class Context:
         if subject is Subject.CONFIG_CHANGED:
             self.authenticator.forget()  # our own process need not wait for its own ring
             self.routing.forget()
+
+    @asynccontextmanager
+    async def change_quietly(self) -> AsyncIterator[AsyncSession]:
+        """Run a change that nobody keeps a copy of in one transaction."""
+        async with session_transaction(self.sessions, self.bell) as (session, _):
+            yield session
 
 
 def context_of(request: Request) -> Context:

@@ -82,11 +82,14 @@ def key_of(submission: Submission) -> IdempotencyKey | None:
 
     The keys of a sandbox are its own: what was tried there may be sent in earnest.
     """
+    text = text_of(submission)
+    return IdempotencyKey(submission.caller.account_id, text, digest(submission)) if text is not None else None
+
+
+def text_of(submission: Submission) -> str | None:
+    """Return the key under which a submission is kept."""
     key = submission.idempotency_key
-    if key is None:
-        return None
-    text = _OF_SANDBOX.format(key=key) if submission.caller.is_test else key
-    return IdempotencyKey(submission.caller.account_id, text, digest(submission))
+    return _OF_SANDBOX.format(key=key) if key is not None and submission.caller.is_test else key
 
 
 def digest(submission: Submission) -> bytes:

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from random import Random
 
 from fastapi import FastAPI
 
@@ -12,7 +13,9 @@ from api.budget import ByteBudget
 from api.config import Settings
 from api.context import Context
 from api.failures import FailureLimiter
+from api.hold_upkeep import HoldUpkeep, sweeps
 from api.housekeeping import Housekeeping
+from api.jobs import Jobs
 from api.metrics import ApiMetrics
 from api.smtp.door import SubmissionHandler
 from api.smtp.listeners import listening
@@ -67,6 +70,7 @@ async def run(stop: asyncio.Event) -> None:
         context, writer = _parts(settings, pool, bus, metrics, cleanup)
         bus.listen(Subject.CONFIG_CHANGED, lambda _: context.authenticator.forget())
         bus.listen(Subject.CONFIG_CHANGED, lambda _: context.routing.forget())
+        bus.listen(Subject.JOB_DUE, lambda _: context.jobs.heard.set())
         bus.start()
         lease = Lease(pool, bus, SERVICE, beat_seconds=settings.heartbeat_seconds)
         await lease.join(VERSION)
@@ -82,7 +86,9 @@ async def run(stop: asyncio.Event) -> None:
         ):
             write_addresses(settings.address_file, http=http.address, health=health.address, **smtp)
             logger.info("listening", http=http.address, health=health.address, version=VERSION, **smtp)
-            await _until(stop, lease, Housekeeping(pool, bus), (http, health))
+            upkeep = HoldUpkeep(sweeps(context), seconds=settings.poll_seconds, random=Random())  # noqa: S311 - jitter
+            loops = (Housekeeping(pool, bus).run, context.jobs.run, upkeep.run)
+            await _until(stop, lease, (http, health), loops)
         await writer.drain()
 
 
@@ -102,7 +108,7 @@ def _parts(
         relay=settings.relay,
         routing=routing,
         unverified_domains=settings.env == "local",
-        limits=Limits(message_bytes=settings.max_message_bytes, recipients=settings.max_recipients),
+        limits=_limits(settings),
         from_ids=FromIds([derived.key[:_FROM_ID_KEY_BYTES] for derived in ring.reading("from_id")]),
     )
     budget = ByteBudget(settings.request_budget_bytes)
@@ -117,12 +123,27 @@ def _parts(
         login_failures=FailureLimiter(),
         submitter=Submitter(pool, writer, rules, counted),
         routing=routing,
+        jobs=Jobs(pool, bus, counted, poll_seconds=settings.poll_seconds, random=Random()),  # noqa: S311 - jitter
         resolver=resolver,
         outbound=settings.outbound_policy,
         budget=budget,
         metrics=counted,
     )
     return context, writer
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        message_bytes=settings.max_message_bytes,
+        recipients=settings.max_recipients,
+        headers=settings.max_headers,
+        header_bytes=settings.max_header_bytes,
+        files=settings.max_files,
+        extra_keys=settings.max_extra_keys,
+        extra_bytes=settings.max_extra_bytes,
+        tags=settings.max_tags,
+        tag_characters=settings.max_tag_characters,
+    )
 
 
 def _of_sessions(settings: Settings) -> int:
@@ -166,16 +187,19 @@ async def _smtp(
 
 
 async def _until(
-    stop: asyncio.Event, lease: Lease, housekeeping: Housekeeping, servers: Sequence[RunningServer]
+    stop: asyncio.Event,
+    lease: Lease,
+    servers: Sequence[RunningServer],
+    loops: Sequence[Callable[[asyncio.Event], Coroutine[None, None, None]]],
 ) -> None:
     """Wait for the stop; an end of anything else is an error, and raised."""
     beating = asyncio.Event()
     stopping = asyncio.create_task(stop.wait())
     beat = asyncio.create_task(lease.run(beating, lambda _: None))
-    sweeping = asyncio.create_task(housekeeping.run(beating))
     serving = [asyncio.create_task(server.wait()) for server in servers]
+    looping = [asyncio.create_task(loop(beating)) for loop in loops]
     try:
-        done, _ = await asyncio.wait({stopping, beat, sweeping, *serving}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({stopping, beat, *serving, *looping}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
         if stopping not in done:
@@ -183,6 +207,7 @@ async def _until(
             raise RuntimeError(message)
     finally:
         beating.set()
-        for task in (stopping, sweeping, *serving):  # a sweep that is cut off is rolled back, and done another time
+        # A step or sweep that is cut off is rolled back, and made another time.
+        for task in (stopping, *serving, *looping):
             task.cancel()
-        await asyncio.gather(stopping, beat, sweeping, *serving, return_exceptions=True)
+        await asyncio.gather(stopping, beat, *serving, *looping, return_exceptions=True)

@@ -2,12 +2,17 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 
+from api.moments import read_moment
 from shared.errors import ValidationFailed
+from shared.mail.fields import decode_words
 
 IDEMPOTENCY_KEY = "X-Posthouse-Idempotency-Key"
 
 _EXTRA = re.compile(r"X-(?:Mox|Posthouse)-Extra-(.*)", re.DOTALL)
+_OWN = "x-posthouse-"
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 Fields = Iterable[tuple[str, str]]
@@ -29,6 +34,63 @@ def extra(fields: Fields) -> dict[str, str]:
             raise ValidationFailed(f"the metadata {match[1][:100]!r} is given twice in the header", field="extra")
         found[match[1]] = value.strip()
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderOptions:
+    """What the header asks for."""
+
+    tags: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+    """Aware."""
+    save_sent: bool = False
+
+
+def options(fields: Fields) -> HeaderOptions:
+    """Return what ``X-Posthouse-Tag``, ``X-Posthouse-Expires-At`` and ``X-Posthouse-Save-Sent`` ask for.
+
+    Tags stand in one field with commas between them, in several fields, or both.
+
+    Raises:
+        ValidationFailed: a value is not what its field takes, or two fields say it.
+    """
+    own = [(name.lower(), value.strip()) for name, value in fields if name.lower().startswith(_OWN)]
+    tags = [tag.strip() for name, value in own if name == "x-posthouse-tag" for tag in decode_words(value).split(",")]
+    return HeaderOptions(
+        tags=tuple(dict.fromkeys(tag for tag in tags if tag)),
+        expires_at=_moment(_single(own, "X-Posthouse-Expires-At")),
+        save_sent=_yes(_single(own, "X-Posthouse-Save-Sent")),
+    )
+
+
+def _single(own: Fields, name: str) -> str | None:
+    values = [value for found, value in own if found == name.lower()]
+    if len(values) > 1:
+        raise ValidationFailed(f"the header has {len(values)} fields {name}; it may have one", field=_place(name))
+    return values[0] if values else None
+
+
+def _moment(value: str | None) -> datetime | None:
+    try:
+        moment = read_moment(value) if value is not None else None
+    except ValueError:
+        moment = None
+    if moment is None and value is not None:
+        raise ValidationFailed(
+            "X-Posthouse-Expires-At takes a time such as 2026-11-20T13:00:00Z, with its zone (RFC 3339)",
+            field=_place("X-Posthouse-Expires-At"),
+        )
+    return moment
+
+
+def _yes(value: str | None) -> bool:
+    if value is not None and value.lower() not in {"yes", "no"}:
+        raise ValidationFailed("X-Posthouse-Save-Sent takes yes or no", field=_place("X-Posthouse-Save-Sent"))
+    return value is not None and value.lower() == "yes"
+
+
+def _place(name: str) -> str:
+    return f"raw.{name.lower()}"
 
 
 def canonical(name: str) -> str:

@@ -41,6 +41,8 @@ class ApiMetrics:
         )
         self.waiting = metrics.gauge("writer_waiting", "Messages that wait to be stored.")
         self.held = metrics.gauge("request_bytes", "Bytes of request bodies in hand.")
+        self.held_deliveries = metrics.gauge("held_deliveries", "Deliveries that are held, as last counted.")
+        self.job_steps = metrics.counter("job_steps", "Steps of jobs that this process made.")
         self.authentications = metrics.counter(
             "authentications",
             "Attempts to be let in, by door, mechanism and result: ok, or why not.",

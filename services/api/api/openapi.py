@@ -30,13 +30,18 @@ with it goes nowhere, its outcome is simulated, and it sees only its own.
 TAGS = [
     {"name": "messages", "description": "Hand in mail, and see what became of it."},
     {"name": "deliveries", "description": "One message to one recipient."},
+    {"name": "hold rules", "description": "Conditions under which mail waits."},
+    {"name": "jobs", "description": "Holds, releases and cancels of many deliveries."},
     {"name": "suppressions", "description": "Who is not sent to."},
     {"name": "endpoints", "description": "Where webhooks go."},
     {"name": "events", "description": "What happened, in order."},
+    {"name": "usage", "description": "What is left of an account's limits."},
     {"name": "accounts", "description": "Tenants and their addresses; for operators."},
     {"name": "domains", "description": "Domains, DKIM keys, DNS records; for operators."},
     {"name": "credentials", "description": "API keys and logins; for operators."},
     {"name": "routes", "description": "Ways that mail takes: transports, and routes that lead to them; for operators."},
+    {"name": "retry schedules", "description": "When mail is tried again; for operators."},
+    {"name": "operator events", "description": "What operators should look at; for operators."},
 ]
 _SCHEMES: dict[str, Any] = {
     "apiKey": {"type": "http", "scheme": "bearer", "bearerFormat": "ph_<id>_<secret>", "description": "An API key."},

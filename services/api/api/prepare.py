@@ -10,7 +10,16 @@ from datetime import datetime
 from typing import Final
 
 from api.metadata import extra as extra_of
-from api.submission import Disposition, Limits, Party, Submission, check_extra, check_recipients
+from api.metadata import options as options_of
+from api.submission import (
+    Disposition,
+    Limits,
+    Party,
+    Submission,
+    check_extra,
+    check_recipients,
+    check_tags,
+)
 from shared.errors import ValidationFailed
 from shared.mail import headers
 from shared.mail.address import Address, parse
@@ -53,7 +62,10 @@ class Prepared:
     bcc: tuple[Mailbox, ...]
     """Those that the header does not name, for the copy in Sent."""
     extra: Mapping[str, str]
-    """What comes back with every event."""
+    """What comes back with every event, like the tags."""
+    tags: tuple[str, ...]
+    expires_at: datetime | None
+    save_sent: bool
     compose: Callable[[], Composed]
     """Makes the bytes. Raises ValidationFailed in terms of the submission."""
 
@@ -88,6 +100,10 @@ def _of_raw(submission: Submission, raw: bytes, limits: Limits, makings: Makings
     # Of one key in both, what the request says outside of the message counts.
     extra = {**extra_of(message.fields), **(submission.extra or {})}
     check_extra(extra, limits)
+    asked = options_of(message.fields)
+    tags = tuple(dict.fromkeys((*submission.tags, *asked.tags)))
+    check_tags(tags, limits)
+    save_sent = submission.save_sent or asked.save_sent
     mail_from: Address | None = message.sender.address
     if submission.mail_from is not None:
         envelope = submission.mail_from
@@ -99,8 +115,11 @@ def _of_raw(submission: Submission, raw: bytes, limits: Limits, makings: Makings
         recipients=recipients,
         subject=message.subject,
         message_id=message.message_id,
-        bcc=message.bcc() if submission.save_sent else (),
+        bcc=message.bcc() if save_sent else (),
         extra=extra,
+        tags=tags,
+        expires_at=submission.expires_at or asked.expires_at,
+        save_sent=save_sent,
         compose=lambda: message.composed,
     )
 
@@ -142,6 +161,9 @@ def _of_parts(submission: Submission, makings: Makings) -> Prepared:
         message_id=draft.message_id,
         bcc=bcc,
         extra=submission.extra or {},
+        tags=submission.tags,
+        expires_at=submission.expires_at,
+        save_sent=submission.save_sent,
         compose=run,
     )
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Final, Literal
 
 from api.caller import AccountCaller
 from shared.db import inputs
 from shared.errors import NoRecipients, TooLarge, ValidationFailed
 
 Door = Literal["rest", "webapi", "smtp"]
+FURTHEST_SEND: Final = timedelta(days=60)
+FURTHEST_EXPIRY: Final = timedelta(days=90)
 Disposition = Literal["attachment", "inline", "alternative"]
 """Beside the body; shown by the HTML; another form of the text (its files become parts of multipart/alternative)."""
 
@@ -45,7 +47,7 @@ class Submission:
     """A message as it was handed in: nothing of it is checked yet but its types.
 
     Either its parts, or ``raw``: then the header says who it is from, what it is called and when it was written, and of the other
-    fields only ``to`` (the envelope), ``mail_from``, ``extra`` and ``tags`` count.
+    fields only ``to`` (the envelope), ``mail_from`` and the options from ``send_at`` on count.
     """
 
     door: Door
@@ -74,11 +76,11 @@ class Submission:
     mail_from: Party | None = None
     """The return path of the envelope, with ``raw`` only; None: the address in From."""
     send_at: datetime | None = None
-    """Aware; when it may be tried first. None, or past: now. How far ahead it may lie is for the door to say."""
+    """Aware; when it may be tried first, at most 60 days ahead. None: now."""
     require_tls: bool | None = None
     """True: only over verified TLS (RFC 8689); False: also where policy asks for TLS; None: by policy."""
     expires_at: datetime | None = None
-    """Aware; what is not delivered by then fails. None: by the retry schedule."""
+    """Aware; what is not delivered by then fails, at most 90 days ahead. None: by the retry schedule."""
     save_sent: bool = False
     """Whether the account's mailbox Sent shall have a copy."""
     extra: Mapping[str, str] | None = None
@@ -132,9 +134,7 @@ def check(submission: Submission, limits: Limits) -> None:
     _bytes_at_most(limits.header_bytes, (part for header in submission.headers for part in header), "headers")
     _bytes_at_most(limits.header_bytes, submission.references, "references")
     check_extra(submission.extra or {}, limits)
-    _at_most(limits.tags, submission.tags, "tags", "tags")
-    for index, tag in enumerate(submission.tags):
-        _check_tag(tag, f"tags[{index}]", limits)
+    check_tags(submission.tags, limits)
     if submission.weight > limits.message_bytes:
         raise message_too_large(submission.weight, limits)
 
@@ -166,6 +166,45 @@ def check_extra(extra: Mapping[str, str], limits: Limits) -> None:
         inputs.text(value, field="extra", longest=limits.extra_bytes)
 
 
+def check_tags(tags: Sequence[str], limits: Limits) -> None:
+    """Refuse tags that are too many, or no tags.
+
+    Raises:
+        TooLarge: there are too many, or one is too long.
+        ValidationFailed: one is empty or cannot be printed.
+    """
+    _at_most(limits.tags, tags, "tags", "tags")
+    for index, tag in enumerate(tags):
+        _check_tag(tag, f"tags[{index}]", limits)
+
+
+def check_times(submission: Submission, expires_at: datetime | None, now: datetime) -> None:
+    """Refuse times that cannot be kept.
+
+    Args:
+        submission: what was handed in.
+        expires_at: its own, or what its header says.
+        now: aware.
+
+    Raises:
+        ValidationFailed: one lies in the past, too far ahead, or before the other.
+    """
+    send_at = submission.send_at
+    if send_at is not None and send_at > now + FURTHEST_SEND:
+        raise ValidationFailed(f"send_at is more than {FURTHEST_SEND.days} days ahead", field="send_at")
+    # mox takes a past one as now, and so does the webapi; SMTP has held it against the clock at MAIL.
+    if send_at is not None and send_at <= now and submission.door == "rest":
+        raise ValidationFailed("send_at lies in the past; leave it out to send now", field="send_at")
+    if expires_at is None:
+        return
+    if expires_at <= now:
+        raise ValidationFailed("expires_at lies in the past", field="expires_at")
+    if send_at is not None and expires_at <= send_at:
+        raise ValidationFailed("expires_at lies before send_at: nothing could be sent", field="expires_at")
+    if expires_at > now + FURTHEST_EXPIRY:
+        raise ValidationFailed(f"expires_at is more than {FURTHEST_EXPIRY.days} days ahead", field="expires_at")
+
+
 def message_too_large(size: int, limits: Limits) -> TooLarge:
     """Return the error for a message of ``size`` octets."""
     return TooLarge(
@@ -188,4 +227,4 @@ def _check_tag(tag: str, field: str, limits: Limits) -> None:
     if len(tag) > limits.tag_characters:
         raise TooLarge(f"a tag has at most {limits.tag_characters} characters, not {len(tag)}", field=field)
     if not tag or not tag.isprintable():
-        raise ValidationFailed("a tag has 1 to 64 printable characters", field=field)
+        raise ValidationFailed(f"a tag has 1 to {limits.tag_characters} printable characters", field=field)

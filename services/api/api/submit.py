@@ -8,6 +8,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 import orjson
@@ -15,14 +16,15 @@ import orjson
 from api import idempotency
 from api.metrics import ApiMetrics
 from api.prepare import Makings, Prepared, Random, prepare, sender_of
-from api.submission import Limits, Submission, check, message_too_large
+from api.return_path import ReturnPath
+from api.submission import Limits, Submission, check, check_times, message_too_large
 from api.writer import Item, Writer
 from shared import log
 from shared.clock import Clock, monotonic, utc_now
 from shared.db.accept import AcceptedMessage, NewDelivery, NewMessage
 from shared.db.domains import SenderDomain, sender_allowed
 from shared.db.engine import Connection, Pool, reachable
-from shared.db.idempotency import IdempotencyKey
+from shared.db.idempotency import IdempotencyKey, is_taken
 from shared.db.ids import IdBlocks
 from shared.db.lanes import Lanes, SiteName
 from shared.db.routing import Parcel, Routing, RoutingTable
@@ -31,7 +33,7 @@ from shared.lifecycle import DeliveryState
 from shared.mail import headers
 from shared.mail.address import mox_key, suppression_key
 from shared.mail.compose import Composed, Mailbox
-from shared.mail.from_id import FromIds, return_path
+from shared.mail.from_id import FromIds
 
 T = TypeVar("T")
 
@@ -139,6 +141,7 @@ class Submitter:
             len(submission.raw or b""),
             lambda: prepare(submission, self._rules.limits, Makings(self._now(), self._rules.hostname, self._random)),
         )
+        await self._check_times(submission, message)
         async with reachable(), self._pool.acquire() as connection:
             domain = await self._sender_domain(connection, submission, message.sender, message.sender_field)
             table = await self._rules.routing.known(connection)
@@ -148,9 +151,9 @@ class Submitter:
                 site: await self._lanes.find(connection, site, submission.caller.account_id)
                 for site in set(sites.values())
             }
-        path = _ReturnPath(submission, message, domain)
+        path = ReturnPath.of(submission, message, domain, self._rules.from_ids)
         deliveries = tuple(
-            self._delivery(delivery_id, mailbox, lanes[sites[mailbox.address.domain]], path)
+            self._delivery(delivery_id, mailbox, lanes[sites[mailbox.address.domain]], path, submission.send_at)
             for delivery_id, mailbox in zip(delivery_ids, message.recipients, strict=True)
         )
         composed, key = await self._composed(submission, message)
@@ -158,6 +161,18 @@ class Submitter:
         if len(row.content) > self._rules.limits.message_bytes:
             raise message_too_large(len(row.content), self._rules.limits)
         return await self._writer.write(Item(row, frozenset(site.key for site in lanes))), len(row.content)
+
+    async def _check_times(self, submission: Submission, message: Prepared) -> None:
+        try:
+            check_times(submission, message.expires_at, self._now())
+        except ValidationFailed:
+            # What comes again gets the answer of the first time, even where its times have passed since.
+            key = idempotency.text_of(submission)
+            if key is None:
+                raise
+            async with reachable(), self._pool.acquire() as connection:
+                if not await is_taken(connection, submission.caller.account_id, key):
+                    raise
 
     async def _sender_domain(
         self, connection: Connection, submission: Submission, sender: Mailbox, field: str
@@ -204,19 +219,23 @@ class Submitter:
             for domain in {mailbox.address.domain for mailbox in message.recipients}
         }
 
-    def _delivery(self, delivery_id: int, mailbox: Mailbox, lane_id: int, path: "_ReturnPath") -> NewDelivery:
-        from_id = self._rules.from_ids.make(delivery_id) if path.takes_from_id else None
+    @staticmethod
+    def _delivery(
+        delivery_id: int, mailbox: Mailbox, lane_id: int, path: ReturnPath, due_at: datetime | None
+    ) -> NewDelivery:
+        mail_from, from_id = path.named(delivery_id)
         address = mailbox.address
         return NewDelivery(
             id=delivery_id,
-            mail_from=path.text(from_id),
+            mail_from=mail_from,
             from_id=from_id,
             recipient=address.text,
             recipient_domain=address.domain,
             recipient_key=suppression_key(address),
             mox_key=mox_key(address),
             lane_id=lane_id,
-            due_at=path.submission.send_at,
+            due_at=due_at,
+            client_chose_from_id=path.chosen is not None,
         )
 
     def _message(
@@ -245,12 +264,13 @@ class Submitter:
             smtputf8=composed.smtputf8 or not all(mailbox.address.is_ascii for mailbox in message.recipients),
             require_tls=submission.require_tls,
             extra=orjson.dumps(dict(message.extra)).decode() if message.extra else None,
-            tags=submission.tags or None,
+            tags=message.tags or None,
             deliveries=deliveries,
-            expires_at=submission.expires_at,
-            save_sent=submission.save_sent,
+            send_at=submission.send_at,
+            expires_at=message.expires_at,
+            save_sent=message.save_sent,
             bcc=headers.address_list("Bcc", message.bcc, utf8=composed.smtputf8).decode()
-            if submission.save_sent and message.bcc
+            if message.save_sent and message.bcc
             else None,
             is_test=submission.caller.is_test,
             idempotency=key,
@@ -262,33 +282,6 @@ class Submitter:
         if len(recipients) == 1:
             lines.append(f"for <{recipients[0].address.text}>")
         return "\r\n\t".join([*lines[:-1], lines[-1] + ";", headers.date(self._now()) + "\r\n"]).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class _ReturnPath:
-    """Where the deliveries of one submission come back to."""
-
-    submission: Submission
-    message: Prepared
-    domain: SenderDomain
-
-    @property
-    def takes_from_id(self) -> bool:
-        """Whether there is a return path, and reports to it shall name the delivery."""
-        return self.submission.caller.uses_from_ids and self.message.mail_from is not None
-
-    def text(self, from_id: str | None) -> str:
-        """Return MAIL FROM with a from_id, or as it is without one."""
-        mail_from = self.message.mail_from
-        if mail_from is None:
-            return ""
-        if from_id is None:
-            return mail_from.text
-        separator = self.domain.separators[0]
-        try:
-            return return_path(mail_from, from_id, separator=separator, bounce_domain=self.domain.bounce_domain)
-        except ValidationFailed as error:
-            raise ValidationFailed(error.message, field=self.message.sender_field) from None
 
 
 def _since(begun: float) -> float:

@@ -78,6 +78,11 @@ class Dialer:
         self._settings = settings
         self._idle = IdleSessions(settings.idle_seconds)
 
+    @property
+    def source_ip(self) -> str | None:
+        """Our address that sessions come from; None where the system chooses."""
+        return self._settings.source_ip
+
     async def dial(self, site: SiteName, *, dialed: Dialed = (), anew: bool = False) -> "Line":
         """Return a line to the first host of ``site`` that takes us, over a session that waits for mail if there is one.
 
@@ -212,7 +217,14 @@ class Line:
             # RFC 8689 4.2.1: only over TLS with a verified certificate, to a server that takes REQUIRETLS. What cannot be
             # promised is not sent.
             facts = AttemptFacts(stage=Stage.MAIL.value, host=self._session.host, ip=self._session.ip)
-            return Result(accepted=False, code=554, enhanced="5.7.30", text=_NO_REQUIRETLS, facts=facts)
+            return Result(
+                accepted=False,
+                code=554,
+                enhanced="5.7.30",
+                text=_NO_REQUIRETLS,
+                facts=facts,
+                category=Category.POLICY,
+            )
         if _received(content) > _MOST_RECEIVED:
             facts = AttemptFacts(stage=Stage.MAIL.value, host=self._session.host, ip=self._session.ip)
             return Result(accepted=False, code=0, enhanced="5.4.6", text=_LOOPS, facts=facts, permanent=True)

@@ -89,6 +89,14 @@ class Ledger:
 
         await self._insist(give_back)
 
+    async def hold(self, worker_id: int, candidate: Candidate) -> None:
+        """Give back a row that the gate found held, with the rule that holds it."""
+
+        async def give_back(connection: Connection) -> None:
+            await starts.hold(connection, worker_id, [candidate])
+
+        await self._insist(give_back)
+
     async def drain(self) -> None:
         """Wait until everything that was submitted is written."""
         await self._results.drain()

@@ -38,6 +38,7 @@ from shared.web.addresses import write_addresses
 from shared.web.health import Readiness, health_app, standard_checks
 from shared.web.serve import serve
 from shared.worker.lease import Lease
+from shared.worker.operator_events import OperatorEvents
 
 CLAIM_CONNECTIONS = 4
 
@@ -67,7 +68,8 @@ async def run(stop: asyncio.Event) -> None:
         holding = workers.Holding(workers.DELIVERY_ROWS, exhausted, delay)
         lease = Lease(claims, bus, service, beat_seconds=settings.heartbeat_seconds, holding=holding)
         metrics = Metrics(service)
-        tools = _tools(settings, pool, bus, lease)
+        told = OperatorEvents(pool, metrics)
+        tools = _tools(settings, pool, bus, lease, told)
         worker = Worker(claims, Courier(tools, metrics), lease, _sizes(settings), Random())  # noqa: S311 - jitter, not a secret
         sessions = metrics.gauge("sessions", "Slots being served: SMTP sessions at most.")
         sessions.set_function(lambda: float(len(worker.serving)))
@@ -88,11 +90,12 @@ async def run(stop: asyncio.Event) -> None:
         write_addresses(settings.address_file, http=health.address)
         beating = asyncio.Event()  # the heart beats until the last mail in flight is settled
         async with asyncio.TaskGroup() as group:
+            group.create_task(told.run(beating))
             group.create_task(lease.run(beating, lambda _: worker.heard.set()))
             group.create_task(_work(worker, tools, stop, beating))
 
 
-def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease) -> Tools:
+def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease, told: OperatorEvents) -> Tools:
     ring = KeyRing([key.get_secret_value() for key in settings.secret_key])
     routing = Routing(seconds=settings.poll_seconds)
     ways = Ways(routing, ring, settings.hostname)
@@ -104,6 +107,7 @@ def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease) -> Tools:
         bodies=BodyBudget(settings.delivery_body_budget),
         lanes=Lanes(),
         routing=routing,
+        operator_events=told,
         relay=settings.relay or None,
         clock=utc_now,
         random=Random(),  # noqa: S311 - jitter, not a secret

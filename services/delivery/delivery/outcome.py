@@ -1,14 +1,18 @@
 """What an attempt's result means: delivered, tried again later, or failed. The protocol code reports, this file decides."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from random import Random
 
+from shared.db.lanes import SiteName
+from shared.db.operator_events import Notice
 from shared.db.outcomes import AttemptFacts, Outcome, Source
 from shared.db.workers import MAX_LOSSES
-from shared.events import Category, EventType
-from shared.mail.classify import Classified, classify
-from shared.worker.backoff import DELIVERY_DEFAULT, DELIVERY_SCHEDULES
+from shared.events import Category, EventType, OperatorEventKind
+from shared.mail.classify import Classified, classify, without_addresses
+from shared.mail.retry_after import asked_wait
+from shared.mail.status import clean_text
+from shared.worker.backoff import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +43,32 @@ class Tried:
     delivery_id: int
     worker_id: int
     attempt: int
-    accepted_at: datetime
-    retry_schedule: str
+    age: timedelta
+    """How long ago the first attempt began."""
+    schedule: Schedule
+    time_left: timedelta | None = None
+    """How long the sender still wants it; None: as long as the schedule lasts."""
 
 
-def decide(tried: Tried, result: Result, *, now: datetime, random: Random) -> Outcome:
+def decide(tried: Tried, result: Result, *, random: Random) -> Outcome:
     """Return what the result means for the delivery."""
     if result.accepted:
         return _outcome(tried, result, EventType.DELIVERED)
     if not _is_permanent(result) or _is_of_one_family(tried, result):
-        schedule = DELIVERY_SCHEDULES.get(tried.retry_schedule, DELIVERY_DEFAULT)
-        wait = schedule.next_wait(tried.attempt, now - tried.accepted_at, random)
+        # RFC 5321 4.5.4.1 leaves the waits to us. Where a temporary refusal names one, whoever comes earlier is refused again.
+        asked = asked_wait(result.text) if 400 <= result.code < 500 else None
+        wait = tried.schedule.next_wait(tried.attempt, tried.age, random, asked=asked)
         if wait is not None:
             return _outcome(tried, result, EventType.DELAYED, retry_in=wait)
     return _outcome(tried, result, EventType.FAILED)
+
+
+def _final_next(tried: Tried, wait: timedelta) -> bool:
+    """Say whether no more than one attempt follows: by the schedule, or because the sender's time is up."""
+    if tried.schedule.is_last(tried.attempt + 1, tried.age + wait):
+        return True
+    following = tried.schedule.plain_wait(tried.attempt + 1)
+    return tried.time_left is not None and wait + following >= tried.time_left
 
 
 def _is_permanent(result: Result) -> bool:
@@ -83,6 +99,8 @@ def _outcome(tried: Tried, result: Result, event: EventType, *, retry_in: timede
         text=result.text,
         category=classified.category if classified else None,
         immediate=classified.immediate if classified else False,
+        counted=classified.counted if classified else False,
+        final_attempt_next=retry_in is not None and _final_next(tried, retry_in),
         retry_in=retry_in,
         facts=result.facts,
     )
@@ -90,8 +108,37 @@ def _outcome(tried: Tried, result: Result, event: EventType, *, retry_in: timede
 
 def _classified(result: Result) -> Classified:
     if result.category is not None:
-        return Classified(result.category, immediate=False)
+        return Classified(result.category, immediate=False, counted=False)
     return classify(result.code, result.enhanced, result.text)
+
+
+def notice(site: SiteName, outcome: Outcome, source_ip: str | None) -> Notice | None:
+    """Return what operators are to be told of an outcome: that our address, our name or our login is refused, which only they can mend."""
+    if outcome.category is Category.REPUTATION:
+        kind = OperatorEventKind.SOURCE_BLOCKED
+        subject = f"{site.name} from {source_ip}" if source_ip else site.name
+        text = f"{site.name} refuses mail because of our address or name; its recipients are not suppressed for it"
+    elif outcome.facts.stage == "auth" and outcome.code:
+        kind, subject = OperatorEventKind.LOGIN_REFUSED, site.name
+        text = f"{site.name} refuses our login; its mail waits, and fails when its time is over"
+    else:
+        return None
+    return Notice(
+        kind,
+        subject,
+        text,
+        {
+            "site": site.key,
+            "source_ip": source_ip,
+            "host": outcome.facts.host,
+            "host_ip": outcome.facts.ip,
+            "stage": outcome.facts.stage,
+            "code": outcome.code,
+            "enhanced_code": outcome.enhanced,
+            "reply": without_addresses(clean_text(outcome.text)),
+            "delivery": str(outcome.delivery_id),
+        },
+    )
 
 
 def expired(delivery_id: int, worker_id: int) -> Outcome:

@@ -6,13 +6,14 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from random import Random
 
 import structlog
 
 from delivery.dial import NO_FACTS, Dialer, Line, Undeliverable
 from delivery.ledger import Ledger
-from delivery.outcome import Result, Tried, decide, expired
+from delivery.outcome import Result, Tried, decide, expired, notice
 from delivery.prepare import BodyBudget, Mail, load
 from delivery.sandbox import simulate, with_report
 from delivery.signing import Signers
@@ -25,6 +26,7 @@ from shared.db.routing import Parcel, Routing
 from shared.db.starts import Verdict
 from shared.events import EventType
 from shared.metrics import Metrics
+from shared.worker.operator_events import OperatorEvents
 
 LANES_PER_REFILL = 4
 ROWS_PER_REFILL = 25
@@ -54,6 +56,7 @@ class Tools:
     bodies: BodyBudget
     lanes: Lanes
     routing: Routing
+    operator_events: OperatorEvents
     relay: str | None
     """The way of mail that no route is about."""
     clock: Clock
@@ -235,7 +238,7 @@ class _Run:
                     await routing.known(connection)
             except CONNECTION_LOST:
                 pass  # the gate waits until it is back, and whoever claims next looks again
-        return routing.table is not self._table
+        return routing.table.version != self._table.version
 
     async def judge(self, mails: list[Mail]) -> list[Mail]:
         """Ask the gate before dialing; return those that may still start."""
@@ -254,7 +257,9 @@ class _Run:
     async def send_all(self, mails: list[Mail], stop: asyncio.Event) -> bool:
         """Send mails one after the other; False where the site does not answer, so that its slot goes back."""
         for place, mail in enumerate(mails):
-            if stop.is_set() or await self._has_other_routes():
+            if await self._has_other_routes():
+                return False  # what has not started is given back at the end, and sorted anew
+            if stop.is_set():
                 await self._tools.ledger.release(self._slot.worker_id, [late.delivery_id for late in mails[place:]])
                 return False
             if self.site == SANDBOX:
@@ -329,11 +334,21 @@ class _Run:
             result = await self.line.send(mail, content)
         else:
             result = known or Result(accepted=False, code=0, enhanced="", text="there is no session", facts=NO_FACTS)
-        tried = Tried(mail.delivery_id, self._slot.worker_id, gate.attempt, mail.created_at, mail.retry_schedule)
-        outcome = decide(tried, result, now=self._tools.clock(), random=self._tools.random)
+        now = self._tools.clock()
+        tried = Tried(
+            mail.delivery_id,
+            self._slot.worker_id,
+            gate.attempt,
+            age=now - mail.tried_since if mail.tried_since else timedelta(),
+            schedule=mail.schedule,
+            time_left=mail.expires_at - now if mail.expires_at else None,
+        )
+        outcome = decide(tried, result, random=self._tools.random)
         if mail.is_test:
             outcome = with_report(mail, outcome)
         self._courier.record(self.site, mail, outcome, asyncio.get_running_loop().time() - begun)
+        if (told := notice(self.site, outcome, self._tools.dialer.source_ip)) is not None:
+            self._tools.operator_events.tell(told)
         task = asyncio.create_task(self._settle(outcome))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
@@ -356,7 +371,7 @@ class _Run:
         )
         match verdict:
             case Verdict.HELD:
-                await ledger.release(worker_id, [mail.delivery_id], hold=True)
+                await ledger.hold(worker_id, mail.candidate)
             case Verdict.DISABLED:
                 await ledger.release(worker_id, [mail.delivery_id], disabled=True)
             case Verdict.SUPPRESSED:

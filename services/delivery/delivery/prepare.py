@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
@@ -15,20 +15,21 @@ from shared.db.queue import Claimed
 from shared.db.starts import Candidate
 from shared.errors import AddressInvalid
 from shared.mail.address import mox_key, parse
+from shared.worker.backoff import DELIVERY_DEFAULT, DELIVERY_SCHEDULES, Schedule, custom
 
 SMALL = 64 * 1024
 """Bodies up to this size are loaded with their batch."""
 
 _LOAD = """
-SELECT d.id, d.account_id, d.message_id, d.mail_from, d.from_id IS NOT NULL AS has_from_id, d.recipient, d.recipient_domain, d.recipient_key, d.stream, d.created_at,
-    m.sender, m.sender_domain, m.size, m.header_size, m.smtputf8, m.require_tls IS TRUE AS require_tls, a.retry_schedule
+SELECT d.id, d.account_id, d.message_id, d.mail_from, d.from_id IS NOT NULL AS has_from_id, d.recipient, d.recipient_domain, d.recipient_key, d.stream,
+    m.sender, m.sender_domain, m.size, m.header_size, m.smtputf8, m.require_tls IS TRUE AS require_tls, m.expires_at,
+    a.retry_schedule, r.waits, r.max_attempts, r.give_up_seconds
 FROM delivery d JOIN message m ON m.id = d.message_id JOIN account a ON a.id = d.account_id
+    LEFT JOIN retry_schedule r ON r.name = a.retry_schedule AND NOT r.built_in
 WHERE d.id = ANY ($1::bigint[])
 """
 _SMALL_BODIES = "SELECT message_id, bytes FROM message_body WHERE message_id = ANY ($1::bigint[]) AND seq = 0"
-_DIALED = """
-SELECT delivery_id, host, ip FROM attempt WHERE delivery_id = ANY ($1::bigint[]) AND ip <> '' AND stage <> 'connect' ORDER BY delivery_id, n
-"""
+_TRIED = "SELECT delivery_id, started_at, stage, host, ip FROM attempt WHERE delivery_id = ANY ($1::bigint[]) ORDER BY delivery_id, n"
 _BODY = "SELECT bytes FROM message_body WHERE message_id = $1 ORDER BY seq"
 
 
@@ -46,13 +47,16 @@ class Mail:
     has_from_id: bool
     """Whether a from_id stands in ``mail_from``."""
     recipient: str
-    created_at: datetime
+    tried_since: datetime | None
+    """When its first attempt began, None before it. A mail that was scheduled or held is as young as its first attempt."""
+    expires_at: datetime | None
+    """Its sender wants it no later than that."""
     size: int
     header_size: int
     smtputf8: bool
     require_tls: bool
     """The sender asked for TLS on the whole way (RFC 8689)."""
-    retry_schedule: str
+    schedule: Schedule
     content: bytes | None
     """The stored bytes of a small message; None: read them when its turn comes."""
     dialed: tuple[tuple[str, str], ...] = ()
@@ -71,25 +75,24 @@ class Mail:
 
 async def load(pool: Pool, rows: Sequence[Claimed]) -> list[Mail]:
     """Return the mails of ``rows`` in their order; a row whose record is gone or cannot be read is left out."""
-    facts, bodies, dialed = await with_fresh_plans(lambda: _fetch(pool, rows))
+    facts, bodies, tries = await with_fresh_plans(lambda: _fetch(pool, rows))
     mails = []
     for row in rows:
         record = facts.get(row.id)
         if record is None:
             continue
         try:
-            mail = _mail(row, record, bodies.get(record["message_id"]))
-            mails.append(replace(mail, dialed=tuple(dialed[row.id])) if row.id in dialed else mail)
+            mails.append(_mail(row, record, bodies.get(record["message_id"]), tries.get(row.id, [])))
         except AddressInvalid as error:
             _log.error("record_unreadable", delivery_id=row.id, problem=error.code)
     return mails
 
 
-_Hops = dict[int, list[tuple[str, str]]]
+_Tries = dict[int, list[asyncpg.Record]]
 
 
-async def _fetch(pool: Pool, rows: Sequence[Claimed]) -> tuple[dict[int, asyncpg.Record], dict[int, bytes], _Hops]:
-    dialed: _Hops = {}
+async def _fetch(pool: Pool, rows: Sequence[Claimed]) -> tuple[dict[int, asyncpg.Record], dict[int, bytes], _Tries]:
+    tries: _Tries = {}
     again = [row.id for row in rows if row.attempt > 0]
     async with pool.acquire() as connection:
         facts = {record["id"]: record for record in await connection.fetch(_LOAD, [row.id for row in rows])}
@@ -103,12 +106,12 @@ async def _fetch(pool: Pool, rows: Sequence[Claimed]) -> tuple[dict[int, asyncpg
             if small
             else {}
         )
-        for record in await connection.fetch(_DIALED, again) if again else ():
-            dialed.setdefault(record["delivery_id"], []).append((record["host"], record["ip"]))
-    return facts, bodies, dialed
+        for tried in await connection.fetch(_TRIED, again) if again else ():
+            tries.setdefault(tried["delivery_id"], []).append(tried)
+    return facts, bodies, tries
 
 
-def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None) -> Mail:
+def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None, tries: Sequence[asyncpg.Record]) -> Mail:
     candidate = Candidate(
         delivery_id=row.id,
         account_id=record["account_id"],
@@ -127,14 +130,23 @@ def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None) -> Mail:
         mail_from=record["mail_from"],
         has_from_id=record["has_from_id"],
         recipient=record["recipient"],
-        created_at=record["created_at"],
+        tried_since=tries[0]["started_at"] if tries else None,
+        expires_at=record["expires_at"],
         size=record["size"],
         header_size=record["header_size"],
         smtputf8=record["smtputf8"],
         require_tls=record["require_tls"],
-        retry_schedule=record["retry_schedule"],
+        schedule=_schedule(record),
         content=content,
+        dialed=tuple((one["host"], one["ip"]) for one in tries if one["ip"] and one["stage"] != "connect"),
     )
+
+
+def _schedule(record: asyncpg.Record) -> Schedule:
+    name = record["retry_schedule"]
+    if record["waits"] is None:
+        return DELIVERY_SCHEDULES.get(name, DELIVERY_DEFAULT)
+    return custom(name, record["waits"], record["max_attempts"], record["give_up_seconds"])
 
 
 class BodyBudget:

@@ -80,6 +80,7 @@ def _bounce(mail: Mail, simulated: Simulated) -> Outcome:
         text=_NO_SUCH_USER,
         category=classified.category,
         immediate=classified.immediate,
+        counted=classified.counted,
     )
 
 

@@ -16,7 +16,7 @@ def decide(read: Read, report_id: int, account_id: int, delivery_id: int, recipi
     block = block_of(read.dsn, recipient) if read.dsn is not None else None
     if block is None or block.action is None:
         kind = "arf" if read.kind == "arf" else "other"
-        return NewReport(report_id, account_id, delivery_id, kind, "", 0, "", "", Category.TRANSIENT, immediate=False)
+        return NewReport(report_id, account_id, delivery_id, kind, "", 0, "", "", Category.TRANSIENT)
     classified = classify(block.reply_code, block.enhanced, block.diagnostic)
     return NewReport(
         id=report_id,
@@ -29,4 +29,5 @@ def decide(read: Read, report_id: int, account_id: int, delivery_id: int, recipi
         text=block.diagnostic,
         category=classified.category,
         immediate=block.action is Action.FAILED and classified.immediate,
+        counted=block.action is Action.FAILED and classified.counted,
     )

@@ -61,6 +61,7 @@ def _data(event: LoadedEvent, mail: LoadedMail) -> dict[str, object]:
         "text": event.text or "",
         "category": event.category,
         "suppressing": event.suppressing,
+        "final_attempt_next": event.final_attempt_next,
         "dsn": event.type == EventType.BOUNCED.value or (event.report_id is not None and event.type not in _NOT_BY_DSN),
         "extra": orjson.loads(mail.extra) if mail.extra else {},
         "tags": list(mail.tags),

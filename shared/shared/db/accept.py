@@ -68,6 +68,8 @@ class NewMessage:
     deliveries: tuple[NewDelivery, ...]
     require_tls: bool | None = None
     """True: only over verified TLS (RFC 8689); False: also where policy asks for TLS; None: by policy."""
+    send_at: datetime | None = None
+    """When its sender wants it to be tried first, as is shown; what counts is ``due_at`` of each delivery."""
     expires_at: datetime | None = None
     """What is not delivered by then fails; None: by the retry schedule."""
     save_sent: bool = False
@@ -221,6 +223,7 @@ async def _store(connection: Connection, messages: Sequence[NewMessage]) -> list
         [m.save_sent for m in messages],
         [m.bcc for m in messages],
         [m.is_test for m in messages],
+        [m.send_at for m in messages],
     )
     chunks = [(m.id, seq, chunk) for m in messages for seq, chunk in enumerate(_chunks(m.content))]
     await connection.execute(
@@ -229,9 +232,9 @@ async def _store(connection: Connection, messages: Sequence[NewMessage]) -> list
         [c[1] for c in chunks],
         [c[2] for c in chunks],
     )
-    tags = [(m.account_id, tag, m.id) for m in messages for tag in dict.fromkeys(m.tags or ())]
+    tags = [(m.account_id, m.stream, tag, m.id) for m in messages for tag in dict.fromkeys(m.tags or ())]
     if tags:
-        await connection.execute(_TAGS, [t[0] for t in tags], [t[1] for t in tags], [t[2] for t in tags])
+        await connection.execute(_TAGS, *([tag[place] for tag in tags] for place in range(4)))
     found = await _store_deliveries(connection, messages)
     return [_accepted(message, found) for message in messages]
 
@@ -323,17 +326,16 @@ def _chunks(content: bytes) -> Iterator[bytes]:
 
 _MESSAGES = """
 INSERT INTO message (id, account_id, door, credential_id, message_id, sender, sender_domain, subject, size, header_size, smtputf8, extra, tags,
-    require_tls, expires_at, save_sent, bcc, is_test)
+    require_tls, expires_at, save_sent, bcc, is_test, send_at)
 SELECT id, account_id, door, credential_id, message_id, sender, sender_domain, subject, size, header_size, smtputf8, extra::jsonb,
-    string_to_array(tags, E'\\x1f'), require_tls, expires_at, save_sent, bcc, is_test
+    string_to_array(tags, E'\\x1f'), require_tls, expires_at, save_sent, bcc, is_test, send_at
 FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::integer[], $10::integer[],
-    $11::boolean[], $12::text[], $13::text[], $14::boolean[], $15::timestamptz[], $16::boolean[], $17::text[], $18::boolean[])
+    $11::boolean[], $12::text[], $13::text[], $14::boolean[], $15::timestamptz[], $16::boolean[], $17::text[], $18::boolean[],
+    $19::timestamptz[])
     AS m (id, account_id, door, credential_id, message_id, sender, sender_domain, subject, size, header_size, smtputf8, extra, tags,
-        require_tls, expires_at, save_sent, bcc, is_test)
+        require_tls, expires_at, save_sent, bcc, is_test, send_at)
 """
-_TAGS = (
-    "INSERT INTO message_tag (account_id, tag, message_id) SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[])"
-)
+_TAGS = "INSERT INTO message_tag (account_id, stream, tag, message_id) SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[])"
 _DELIVERIES = f"""
 WITH d AS (
     SELECT *, listed AND rule_id IS NULL AND (due_at IS NULL OR due_at <= now()) AS suppressed, rule_id IS NOT NULL AS held
@@ -359,8 +361,9 @@ WITH d AS (
         CASE WHEN suppressed THEN 'the recipient is on the suppression list' END
     FROM d JOIN account ON account.id = d.account_id
 ), queued AS (
-    INSERT INTO delivery_queue (delivery_id, lane_id, due_at, expires_at, hold, hold_rule_id, hold_by_operator)
-    SELECT id, lane_id, coalesce(due_at, now()), expires_at, held, rule_id, coalesce(made_by_operator, false) FROM d WHERE NOT suppressed
+    INSERT INTO delivery_queue (delivery_id, lane_id, due_at, expires_at, hold, hold_rule_id, hold_by_account, hold_by_operator)
+    SELECT id, lane_id, coalesce(due_at, now()), expires_at, held, rule_id, coalesce(NOT made_by_operator, false), coalesce(made_by_operator, false)
+    FROM d WHERE NOT suppressed
 ), woken AS (
     INSERT INTO delivery_wake (lane_id) SELECT DISTINCT lane_id FROM d WHERE NOT suppressed AND NOT held
 ), told AS (

@@ -1,23 +1,33 @@
 """Accounts and their addresses. The demo account of the local stack is made by ``shared.db.demo``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from shared.db import inputs, paging
+from shared.db import inputs, paging, retry_schedules, usage
+from shared.db.engine import Connection
 from shared.db.paging import Page
 from shared.errors import AddressInvalid, Conflict, NotFound, ValidationFailed
 from shared.mail.address import canonical, parse, parse_domain, quoted_local
 from shared.models import Account, Address, Domain
 
-RETRY_SCHEDULES: frozenset[str] = frozenset({"default", "mox"})
-
 _NAME_CHARACTERS = 200
 _LONGEST_KEEP = 10 * 366 * 86_400
-_MOST_PER_DAY = 2**31 - 1
+_MOST = 2**31 - 1
+_LIMITS = ("messages_per_day", "first_time_recipients_per_day", "messages_per_second")
+_RANGES = {
+    "keep_deliveries_seconds": (0, _LONGEST_KEEP),
+    "keep_calls_seconds": (0, _LONGEST_KEEP),
+    "messages_per_day": (0, _MOST),
+    "first_time_recipients_per_day": (0, _MOST),
+    "messages_per_second": (1, _MOST),
+}
+_NAME_TAKEN = "there is an account of this name already"
 _ACCOUNTS, _ADDRESSES = "account", "address"
 
 
@@ -33,40 +43,106 @@ class AccountOptions:
     """None: no limit."""
     first_time_recipients_per_day: int | None = None
     """None: no limit."""
+    messages_per_second: int | None = None
+    """None: no limit."""
     retry_schedule: str = "default"
-    """``default`` or ``mox``."""
+    """Name of a schedule: ``default``, ``mox``, or one that an operator made."""
+
+
+class AccountChange(TypedDict, total=False):
+    """What of an account shall be otherwise; a limit that is None goes away."""
+
+    name: str
+    keep_deliveries_seconds: int
+    keep_calls_seconds: int
+    messages_per_day: int | None
+    first_time_recipients_per_day: int | None
+    messages_per_second: int | None
+    retry_schedule: str
 
 
 async def create_account(session: AsyncSession, name: str, options: AccountOptions | None = None) -> Account:
     """Make an account.
 
     Raises:
-        ValidationFailed: the name is empty or too long, or a limit is out of range.
+        ValidationFailed: the name is empty or too long, a limit is out of range, or there is no such retry schedule.
         Conflict: there is an account of this name.
     """
     given = options or AccountOptions()
     statement = insert(Account).values(
-        name=inputs.text(name, field="name", longest=_NAME_CHARACTERS, empty=False),
-        keep_deliveries_seconds=_within("keep_deliveries_seconds", given.keep_deliveries_seconds, _LONGEST_KEEP),
-        keep_calls_seconds=_within("keep_calls_seconds", given.keep_calls_seconds, _LONGEST_KEEP),
-        messages_per_day=_within("messages_per_day", given.messages_per_day, _MOST_PER_DAY),
-        first_time_recipients_per_day=_within(
-            "first_time_recipients_per_day", given.first_time_recipients_per_day, _MOST_PER_DAY
-        ),
-        retry_schedule=given.retry_schedule,
+        name=_checked("name", name),
+        **{field.name: _checked(field.name, getattr(given, field.name)) for field in fields(given)},
     )
-    if given.retry_schedule not in RETRY_SCHEDULES:
-        raise ValidationFailed(f"retry_schedule is one of {', '.join(sorted(RETRY_SCHEDULES))}", field="retry_schedule")
+    await retry_schedules.named_by_account(session, given.retry_schedule)
     row: Account | None = await session.scalar(statement.on_conflict_do_nothing().returning(Account))
     if row is None:
-        raise Conflict("there is an account of this name already", field="name")
+        raise Conflict(_NAME_TAKEN, field="name")
     return row
 
 
-def _within(field: str, value: int | None, largest: int) -> int | None:
-    if value is not None and not 0 <= value <= largest:
-        raise ValidationFailed(f"{field} is between 0 and {largest}, not {value}", field=field)
-    return value
+async def update_account(session: AsyncSession, account_id: int, change: AccountChange) -> Account:
+    """Change an account.
+
+    A limit where there was none counts what the account's history says of the last day, and a limit on first-time recipients
+    knows whom the account has written to before; what is accepted while it is being set may be missing.
+
+    Raises:
+        NotFound: there is no such account, or it is the installation's own.
+        ValidationFailed: the name is empty or too long, a limit is out of range, or there is no such retry schedule.
+        Conflict: there is another account of this name.
+    """
+    before = await get_account(session, account_id)
+    if before.id == 0:
+        raise NotFound("account 0 is the installation itself and cannot be changed")
+    values: dict[str, Any] = {field: _checked(field, value) for field, value in change.items()}
+    if not values:
+        return before
+    connection = await _connection(session)
+    after = {field: values.get(field, getattr(before, field)) for field in _LIMITS}
+    had_any = any(getattr(before, field) is not None for field in _LIMITS)
+    meets = before.first_time_recipients_per_day is None and after["first_time_recipients_per_day"] is not None
+    begins = meets or (not had_any and any(limit is not None for limit in after.values()))
+    # All that takes long comes before the account's row is locked: whoever accepts its mail waits for that.
+    if meets:
+        await usage.meet_all(connection, before.id)
+    past = await usage.read_past(connection, before.id) if begins else []
+    rate_changes = after["messages_per_second"] != before.messages_per_second
+    if "retry_schedule" in values:
+        await retry_schedules.named_by_account(session, values["retry_schedule"])
+    try:
+        async with session.begin_nested():
+            await session.execute(update(Account).where(col(Account.id) == before.id).values(**values))
+    except IntegrityError:  # the name, which is unique: all else was checked
+        raise Conflict(_NAME_TAKEN, field="name") from None
+    await usage.catch_up(connection, before.id, past)
+    if rate_changes:
+        await usage.forgive(connection, before.id)
+    await session.refresh(before)
+    return before
+
+
+async def _connection(session: AsyncSession) -> Connection:
+    """Return the driver's own connection, in the session's transaction."""
+    raw: Any = await (await session.connection()).get_raw_connection()
+    connection: Connection = raw.driver_connection
+    return connection
+
+
+def _checked(field: str, value: Any) -> Any:  # noqa: ANN401 - text or a number, as its column is
+    """Return the value of a column of an account.
+
+    Raises:
+        ValidationFailed: it is out of range.
+    """
+    match field:
+        case "name":
+            return inputs.text(value, field=field, longest=_NAME_CHARACTERS, empty=False)
+        case "retry_schedule":
+            return value  # whether there is such a schedule is asked where it is locked
+    least, largest = _RANGES[field]
+    if value is None or least <= value <= largest:
+        return value
+    raise ValidationFailed(f"{field} is between {least} and {largest}, not {value}", field=field)
 
 
 async def get_account(session: AsyncSession, account_id: int) -> Account:

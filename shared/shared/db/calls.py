@@ -68,6 +68,7 @@ class LoadedEvent:
     text: str | None
     category: str | None
     suppressing: bool
+    final_attempt_next: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,7 @@ async def load_calls(connection: Connection, call_ids: Sequence[int]) -> dict[in
                 text=row["text"],
                 category=row["category"],
                 suppressing=row["suppressing"],
+                final_attempt_next=row["final_attempt_next"],
             ),
             mail=None
             if row["message"] is None
@@ -273,6 +275,7 @@ SELECT call_id, verdict, (attempt + (verdict = 'start' AND NOT again)::integer):
 _LOAD = """
 SELECT c.id AS call_id, c.endpoint_id, c.account_id, c.created_at AS call_created_at,
     e.id AS event_id, e.type, e.created_at, e.delivery_id, e.report_id, e.attempt::integer AS attempt, e.code, e.enhanced, e.text, e.category, e.suppressing,
+    e.final_attempt_next,
     m.id AS message, m.message_id, d.recipient, d.from_id, m.subject, m.extra::text AS extra, m.tags, m.is_test
 FROM call c LEFT JOIN event e ON e.id = c.event_id LEFT JOIN delivery d ON d.id = e.delivery_id LEFT JOIN message m ON m.id = d.message_id
 WHERE c.id = ANY ($1::bigint[])

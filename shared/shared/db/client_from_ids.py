@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from shared.db.engine import Connection
+from shared.mail.address import Address
 
 # Sorted, so that two replicas with the same tokens do not wait for each other in a circle.
 _RESERVE = """
@@ -18,7 +19,10 @@ WHERE NOT EXISTS (SELECT FROM delivery d WHERE d.id = client_from_id.delivery_id
 RETURNING delivery_id
 """
 _FORGET = "DELETE FROM client_from_id WHERE (account_id, token) IN (SELECT * FROM unnest($1::bigint[], $2::text[]))"
-_FIND = "SELECT delivery_id FROM client_from_id WHERE account_id = $1 AND token = $2"
+_FIND = """
+SELECT d.id FROM client_from_id c JOIN delivery d ON d.id = c.delivery_id
+WHERE c.account_id = $1 AND c.token = ANY ($2::text[]) AND d.account_id = $1 AND lower(d.mail_from) = lower($3) ORDER BY d.id DESC LIMIT 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,15 @@ async def forget(connection: Connection, chosen: Collection[ClientFromId]) -> No
         await connection.execute(_FORGET, [c.account_id for c in chosen], [c.folded for c in chosen])
 
 
-async def find(connection: Connection, account_id: int, token: str) -> int | None:
-    """Return the delivery of an account that a client gave this token, in whatever case it is written."""
-    delivery_id: int | None = await connection.fetchval(_FIND, account_id, token.lower())
+async def find(connection: Connection, account_id: int, recipient: Address) -> int | None:
+    """Return the delivery of an account that went out with this return path, in whatever case it is written.
+
+    A token that anybody could guess is not enough: the whole address has to be the one that was sent from. Where in it the
+    token begins is not asked of today's separators, they may have been others.
+    """
+    local = recipient.local.lower()
+    tokens = [local[place:] for place in range(1, len(local)) if not local[place - 1].isalnum()]
+    if not tokens:
+        return None
+    delivery_id: int | None = await connection.fetchval(_FIND, account_id, tokens, recipient.text)
     return delivery_id

@@ -284,7 +284,8 @@ class SenderDomain:
 _SENDER = """
 SELECT d.id, d.name, d.catchall_separators, d.bounce_domain, d.disabled_at IS NOT NULL AS disabled,
     ARRAY(SELECT a.local FROM address a WHERE a.domain_id = d.id AND a.account_id = $1 AND a.local = ANY ($4::text[])) AS locals
-FROM domain d WHERE d.account_id = $1 AND d.name = $2 AND (d.verified_at IS NOT NULL OR $3)
+FROM domain d WHERE d.account_id = $1 AND d.name = $2
+    AND (d.verified_at IS NOT NULL OR ($3 AND NOT EXISTS (SELECT FROM domain o WHERE o.name = d.name AND o.verified_at IS NOT NULL)))
 """
 
 
@@ -299,7 +300,7 @@ async def sender_allowed(
         kind: ``api_key`` may use any address at a verified domain of the account; ``login`` the addresses of the account
             with any +suffix, and every address of a domain with an ``@domain`` entry.
         address: the address in From.
-        unverified: True only in local mode: domains need no proof.
+        unverified: True only in local mode: domains need no proof; but one that another account has proven stays its own.
 
     Returns:
         The domain, which may be disabled; None where the address may not be used.

@@ -41,6 +41,8 @@ class NewEndpoint:
     format: Literal["posthouse", "mox"] = "posthouse"
     events: tuple[str, ...] = ()
     """Values of :class:`EventType`; none: all."""
+    delayed: Literal["every", "first", "last"] = "every"
+    """Which failed attempts it hears of while others follow: all, the first, or that before the last."""
     authorization: str | None = field(default=None, repr=False)
     """Value of the Authorization header of every call."""
     secret: str | None = field(default=None, repr=False)
@@ -82,6 +84,7 @@ async def create_endpoint(
         kind=new.kind,
         format=new.format,
         events=list(new.events),
+        delayed=new.delayed,
         secret_sealed=seal(ring, secret.encode(), context=_secret_context(endpoint_id)),
         authorization_sealed=_sealed_authorization(ring, endpoint_id, new.authorization),
     )
@@ -97,6 +100,8 @@ def _check(new: NewEndpoint) -> None:
     if unknown or len(set(new.events)) != len(new.events):
         known = ", ".join(EventType)
         raise ValidationFailed(f"events are each at most once one of: {known}", field="events")
+    if new.format == "mox" and new.delayed != "every":
+        raise ValidationFailed("an endpoint of format mox hears of every delay; leave delayed out", field="delayed")
     if new.authorization is not None:
         # RFC 9110 5.5: a field value is visible ASCII with spaces inside; anything else could end the header.
         value = new.authorization
@@ -139,7 +144,7 @@ async def upsert_by_url(
     row = await session.scalar(query.order_by(col(Endpoint.id)).limit(1).with_for_update())
     if row is None:
         return await create_endpoint(session, ring, account_id, new)
-    row.format, row.events, row.disabled_at = new.format, list(new.events), None
+    row.format, row.events, row.delayed, row.disabled_at = new.format, list(new.events), new.delayed, None
     row.description = new.description or row.description
     row.authorization_sealed = _sealed_authorization(ring, row.id, new.authorization)
     if new.secret is None:

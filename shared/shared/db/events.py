@@ -37,6 +37,8 @@ class EventView:
     category: str | None
     suppressing: bool
     """Whether this event put the recipient on the suppression list."""
+    final_attempt_next: bool
+    """For a delay: whether the next attempt is the last."""
     is_test: bool
     """Of mail that was handed in with a sandbox key."""
     recipient: str | None
@@ -75,7 +77,7 @@ WITH scanned AS MATERIALIZED ({scan}), last AS (
 )
 SELECT last.xact::text::numeric AS last_xact, last.id AS last_id, last.n AS scanned, f.xact::text::numeric AS xact, f.id, f.type,
     f.created_at, f.delivery_id, f.inbound_message_id, f.report_id, f.attempt, f.code, f.enhanced, f.text, f.category, f.suppressing,
-    f.stream = 'test' AS is_test, d.recipient, d.from_id, m.id AS message_id, m.message_id AS message_id_header, m.subject
+    f.final_attempt_next, f.stream = 'test' AS is_test, d.recipient, d.from_id, m.id AS message_id, m.message_id AS message_id_header, m.subject
 FROM last LEFT JOIN found f ON true LEFT JOIN delivery d ON d.id = f.delivery_id AND d.account_id = f.account_id LEFT JOIN message m ON m.id = d.message_id
 ORDER BY f.xact, f.id
 """

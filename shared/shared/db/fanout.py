@@ -23,6 +23,9 @@ WITH noted AS (
     WHERE n.disabled_at IS NULL AND n.deleted_at IS NULL
         AND n.kind = CASE WHEN e.type = '{EventType.RECEIVED.value}' THEN 'inbound' ELSE 'delivery' END
         AND (n.events = '{{}}' OR e.type = ANY (n.events))
+        -- What a report says of a delay has no attempt, and is told in any case.
+        AND (e.type <> '{EventType.DELAYED.value}' OR e.attempt IS NULL OR CASE n.delayed
+            WHEN 'first' THEN e.attempt = 1 WHEN 'last' THEN e.final_attempt_next ELSE true END)
 ), numbered AS (     -- ids of calls rise with those of their events
     SELECT nextval('call_id') AS call_id, ordered.* FROM (SELECT * FROM wanted ORDER BY event_id, endpoint_id) AS ordered
 ), queued AS (

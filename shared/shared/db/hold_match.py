@@ -9,7 +9,7 @@ _HOLDING_RULE = """
 SELECT h.id, h.made_by_operator FROM hold_rule h
 WHERE h.match_key = ANY (ARRAY['recipient:' || lower({row}.recipient), 'sender:' || lower({row}.sender), 'to:' || {row}.recipient_domain,
         'from:' || {row}.sender_domain, 'account:' || {row}.account_id::text, '*'])
-    AND (h.expires_at IS NULL OR h.expires_at > now())
+    AND h.removed_at IS NULL AND (h.expires_at IS NULL OR h.expires_at > now())
     AND (h.account_id IS NULL OR h.account_id = {row}.account_id)
     AND (h.sender_domain IS NULL OR h.sender_domain = {row}.sender_domain)
     AND (h.sender_address IS NULL OR h.sender_address = lower({row}.sender))

@@ -33,6 +33,9 @@ _FIRST = """
 SELECT i.account_id, i.key, i.digest, i.answer::text AS answer
 FROM unnest($1::bigint[], $2::text[]) AS k (account_id, key) JOIN idempotency i USING (account_id, key)
 """
+_TAKEN = (
+    "SELECT EXISTS (SELECT FROM idempotency WHERE account_id = $1 AND key = $2 AND created_at > now() - $3::interval)"
+)
 _ANSWER = """
 UPDATE idempotency i SET answer = a.answer::jsonb
 FROM unnest($1::bigint[], $2::text[], $3::text[]) AS a (account_id, key, answer)
@@ -84,6 +87,11 @@ async def reserve(connection: Connection, keys: Sequence[IdempotencyKey]) -> dic
         return {}
     rows = await connection.fetch(_FIRST, [k.account_id for k in others], [k.text for k in others])
     return {(row["account_id"], row["key"]): First(row["digest"], orjson.loads(row["answer"])) for row in rows}
+
+
+async def is_taken(connection: Connection, account_id: int, text: str) -> bool:
+    """Say whether a key stands for a submission that was made."""
+    return bool(await connection.fetchval(_TAKEN, account_id, text, KEPT))
 
 
 async def answer(connection: Connection, answers: Sequence[tuple[IdempotencyKey, Mapping[str, Any]]]) -> None:

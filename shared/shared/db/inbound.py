@@ -27,8 +27,8 @@ JOIN inbound_message m ON m.id = claimed.inbound_message_id ORDER BY m.id
 _RELEASE = "UPDATE inbound_queue SET worker_id = NULL, started_at = NULL WHERE worker_id = $1"
 _BODY = "SELECT bytes FROM inbound_body WHERE body_id = $1 ORDER BY seq"
 _REPORT = """
-INSERT INTO report (id, inbound_message_id, account_id, delivery_id, kind, action, code, enhanced, text, category, immediate)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+INSERT INTO report (id, inbound_message_id, account_id, delivery_id, kind, action, code, enhanced, text, category, immediate, counted)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 """
 _FILE = """
 UPDATE inbound_message SET state = $2, kind = $3, account_id = $4, delivery_id = $5, message_id = $6, subject = $7, problem = $8 WHERE id = $1
@@ -78,7 +78,8 @@ class NewReport:
     enhanced: str
     text: str
     category: Category
-    immediate: bool
+    immediate: bool = False
+    counted: bool = False
 
     def outcome(self, inbound_message_id: int) -> Outcome:
         """Return what the report means for its delivery."""
@@ -91,6 +92,7 @@ class NewReport:
             text=self.text,
             category=self.category,
             immediate=self.immediate,
+            counted=self.counted,
             report_id=self.id,
             inbound_message_id=inbound_message_id,
         )
@@ -187,6 +189,7 @@ async def add_report(connection: Connection, inbound_id: int, report: NewReport)
         report.text,
         report.category.value,
         report.immediate,
+        report.counted,
     )
 
 

@@ -11,12 +11,18 @@ from shared.db import inputs, paging
 from shared.db.accept import TEST_STREAM
 from shared.db.engine import Connection
 from shared.db.paging import Page
+from shared.db.tags import tagged_messages
 from shared.lifecycle import DeliveryState, live_state
 
 SCANNED = 20_000
 """Deliveries that one page looks at; a filter that few match gives a short page and a cursor, never a slow query."""
 
+TAGGED_SCANNED = 200
+"""Messages that one page looks at where tags are not all that is asked for."""
+
 _CURSOR = "delivery"
+_TAGGED_CURSOR = "tagged"
+_LARGEST = 2**63 - 1
 _CHUNKS_AT_ONCE = 4
 _RECIPIENT_CHARACTERS = 1000
 
@@ -36,6 +42,16 @@ class AttemptView:
     host: str | None
     ip: str | None
     tls: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HoldView:
+    """Who holds a delivery, and by which rule."""
+
+    by_operator: bool
+    rule_id: int | None
+    """None: by hand."""
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +76,8 @@ class DeliveryView:
     code: int | None
     enhanced: str | None
     text: str | None
+    hold: HoldView | None = None
+    """Also of one that is in flight and will be held if this attempt fails for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +106,11 @@ class MessageView:
     """Handed in with a sandbox key."""
     extra: Mapping[str, str]
     tags: tuple[str, ...]
+    send_at: datetime | None
+    """When its sender wanted it to be tried first; None: at once."""
+    expires_at: datetime | None
+    require_tls: bool | None
+    save_sent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +129,8 @@ class DeliveryFilter:
     message_id: int | None = None
     recipient: str | None = None
     """The whole address as it was stored."""
+    tags: tuple[str, ...] = ()
+    """All of which their message has."""
     stream: str = ""
     """Empty, or TEST_STREAM: nobody sees both."""
 
@@ -113,12 +138,14 @@ class DeliveryFilter:
 _DELIVERY = """
 d.id, d.message_id, d.recipient, d.mail_from, d.from_id, d.state, d.attempts, d.created_at, d.settled_at, d.bounced_at,
     d.complained_at, d.keep_until, d.code, d.enhanced, d.text, q.delivery_id IS NOT NULL AS live, q.due_at, q.hold AS held,
-    q.worker_id IS NOT NULL AS claimed, q.started_at IS NOT NULL AS started, q.attempt
+    q.worker_id IS NOT NULL AS claimed, q.started_at IS NOT NULL AS started, q.attempt, q.hold_by_operator, q.hold_rule_id,
+    (SELECT h.reason FROM hold_rule h WHERE h.id = q.hold_rule_id) AS hold_reason
 """
-_MESSAGE = """
-SELECT id, created_at, door, message_id, sender, subject, size, smtputf8, is_test, extra::text AS extra, tags
-FROM message WHERE account_id = $1 AND id = $2 AND is_test = ($3 = 'test')
+MESSAGE = """
+SELECT id, created_at, door, message_id, sender, subject, size, smtputf8, is_test, extra::text AS extra, tags, send_at, expires_at, require_tls, save_sent
+FROM message
 """
+_MESSAGE_OF_ID = MESSAGE + "WHERE account_id = $1 AND id = $2 AND is_test = ($3 = 'test')"
 _OF_MESSAGE = f"""
 SELECT {_DELIVERY} FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
 WHERE d.account_id = $1 AND d.message_id = $2 ORDER BY d.id
@@ -133,7 +160,7 @@ FROM attempt WHERE delivery_id = ANY ($1::bigint[]) ORDER BY delivery_id, n
 """
 # The same reading of a queue row as shared.lifecycle.live_state; a test holds one against the other.
 _STATE = """
-CASE WHEN q.delivery_id IS NULL THEN d.state WHEN q.hold THEN 'held' WHEN q.started_at IS NOT NULL THEN 'started'
+CASE WHEN q.delivery_id IS NULL THEN d.state WHEN q.started_at IS NOT NULL THEN 'started' WHEN q.hold THEN 'held'
     WHEN q.worker_id IS NOT NULL THEN 'claimed' ELSE 'queued' END
 """
 # A generic plan knows neither the account nor the limit, and for "account_id = $1 ... ORDER BY id" it may walk the primary key
@@ -148,6 +175,15 @@ SELECT * FROM delivery WHERE stream = 'test' AND account_id >= $1 AND (account_i
 # OFFSET 0 keeps the ORDER BY from choosing the index.
 _SCAN_MESSAGE = """
 SELECT * FROM (SELECT * FROM delivery WHERE message_id = $7 AND account_id = $1 AND id < $2 OFFSET 0) of_message ORDER BY id DESC LIMIT $3
+"""
+# Messages in order, each with its deliveries: what is not older than the place reached is left out. OFFSET 0 as above: a plan
+# that knows nothing of the table would rather read all that the account has.
+_TAGGED = f"""
+SELECT {_DELIVERY} FROM unnest($2::bigint[]) AS tagged (id)
+CROSS JOIN LATERAL (SELECT * FROM delivery WHERE message_id = tagged.id OFFSET 0) d LEFT JOIN delivery_queue q ON q.delivery_id = d.id
+WHERE d.account_id = $1 AND (d.message_id, d.id) < ($3, $4)
+    AND ($6::text IS NULL OR {_STATE} = $6) AND ($7::text IS NULL OR d.recipient = $7) AND ($8::bigint IS NULL OR d.message_id = $8)
+ORDER BY d.message_id DESC, d.id DESC LIMIT $5
 """
 # The last row scanned comes along even where nothing matches, so that the next page can begin there.
 _LIST = """
@@ -165,25 +201,14 @@ async def get_message(
     connection: Connection, account_id: int, message_id: int, *, stream: str = ""
 ) -> MessageDetail | None:
     """Return a message of a stream with its deliveries and their attempts; None where the account has none of this id there."""
-    row = await connection.fetchrow(_MESSAGE, account_id, inputs.row_id(message_id, "message"), stream)
+    row = await connection.fetchrow(_MESSAGE_OF_ID, account_id, inputs.row_id(message_id, "message"), stream)
     if row is None:
         return None
     rows = await connection.fetch(_OF_MESSAGE, account_id, message_id)
     attempts = await _attempts(connection, [r["id"] for r in rows])
-    message = MessageView(
-        id=row["id"],
-        created_at=row["created_at"],
-        door=row["door"],
-        message_id=row["message_id"],
-        sender=row["sender"],
-        subject=row["subject"],
-        size=row["size"],
-        smtputf8=row["smtputf8"],
-        is_test=row["is_test"],
-        extra=json.loads(row["extra"]) if row["extra"] is not None else {},
-        tags=tuple(row["tags"] or ()),
+    return MessageDetail(
+        message_view(row), tuple(DeliveryDetail(_delivery(r), tuple(attempts.get(r["id"], ()))) for r in rows)
     )
-    return MessageDetail(message, tuple(DeliveryDetail(_delivery(r), tuple(attempts.get(r["id"], ()))) for r in rows))
 
 
 async def get_delivery(
@@ -197,6 +222,16 @@ async def get_delivery(
     return DeliveryDetail(_delivery(row), tuple(attempts.get(row["id"], ())))
 
 
+async def operator_get_delivery(connection: Connection, delivery_id: int) -> DeliveryDetail | None:
+    """Return a delivery of whatever account and stream, for an operator; None where there is none of this id."""
+    whose = await connection.fetchrow(
+        "SELECT account_id, stream FROM delivery WHERE id = $1", inputs.row_id(delivery_id, "delivery")
+    )
+    if whose is None:
+        return None
+    return await get_delivery(connection, whose["account_id"], delivery_id, stream=whose["stream"])
+
+
 async def list_deliveries(
     connection: Connection,
     account_id: int,
@@ -207,16 +242,19 @@ async def list_deliveries(
 ) -> Page[DeliveryView]:
     """Return a page of the deliveries of an account, the newest first.
 
-    A page looks at no more than 20,000 deliveries: it may be short, or empty, and still have a next one.
+    A page looks at no more than 20,000 deliveries: it may be short, or empty, and still have a next one. With tags it looks at
+    no more than 200 messages, and the newest message comes first, with the newest of its deliveries.
 
     Raises:
-        ValidationFailed: cursor, limit or recipient are not usable.
+        ValidationFailed: cursor, limit, recipient or tags are not usable.
     """
     filters = wanted or DeliveryFilter()
     if filters.recipient is not None:
         inputs.text(filters.recipient, field="recipient", longest=_RECIPIENT_CHARACTERS)
     size = inputs.page_size(limit)
-    before = paging.decode(_CURSOR, cursor)[0] if cursor else 2**63 - 1
+    if filters.tags:
+        return await _list_tagged(connection, account_id, filters, cursor, size)
+    before = paging.decode(_CURSOR, cursor)[0] if cursor else _LARGEST
     arguments: list[object] = [size + 1, filters.state and filters.state.value, filters.recipient]
     if filters.message_id is not None:
         arguments.append(inputs.row_id(filters.message_id, "message"))
@@ -232,6 +270,33 @@ async def list_deliveries(
     if page.next_cursor is None and rows[0]["scanned"] == scanned:
         return Page(page.items, paging.encode(_CURSOR, rows[0]["last_id"]))
     return page
+
+
+async def _list_tagged(
+    connection: Connection, account_id: int, filters: DeliveryFilter, cursor: str | None, size: int
+) -> Page[DeliveryView]:
+    message, delivery = paging.decode(_TAGGED_CURSOR, cursor, count=2) if cursor else (_LARGEST, _LARGEST)
+    only = inputs.row_id(filters.message_id, "message") if filters.message_id is not None else None
+    one_each = filters.state is None and filters.recipient is None  # each message has a delivery to show
+    tagged = await tagged_messages(
+        connection,
+        account_id,
+        filters.tags,
+        stream=filters.stream,
+        newest=message if only is None else min(message, only),
+        limit=1 if only is not None else size + 1 if one_each else TAGGED_SCANNED,
+    )
+    state = filters.state and filters.state.value
+    rows = await connection.fetch(
+        _TAGGED, account_id, tagged.message_ids, message, delivery, size + 1, state, filters.recipient, only
+    )
+    views = [_delivery(row) for row in rows]
+    if len(views) > size:
+        last = views[size - 1]
+        return Page(views[:size], paging.encode(_TAGGED_CURSOR, last.message_id, last.id))
+    if tagged.next_id is None or only is not None:
+        return Page(views, None)
+    return Page(views, paging.encode(_TAGGED_CURSOR, tagged.next_id, _LARGEST))
 
 
 def _list_sql(filters: DeliveryFilter) -> str:
@@ -264,6 +329,27 @@ async def _attempts(connection: Connection, delivery_ids: list[int]) -> dict[int
     return attempts
 
 
+def message_view(row: asyncpg.Record) -> MessageView:
+    """Return a row of :data:`MESSAGE`."""
+    return MessageView(
+        id=row["id"],
+        created_at=row["created_at"],
+        door=row["door"],
+        message_id=row["message_id"],
+        sender=row["sender"],
+        subject=row["subject"],
+        size=row["size"],
+        smtputf8=row["smtputf8"],
+        is_test=row["is_test"],
+        extra=json.loads(row["extra"]) if row["extra"] is not None else {},
+        tags=tuple(row["tags"] or ()),
+        send_at=row["send_at"],
+        expires_at=row["expires_at"],
+        require_tls=row["require_tls"],
+        save_sent=row["save_sent"],
+    )
+
+
 def _delivery(row: asyncpg.Record) -> DeliveryView:
     live = row["live"]
     state = (
@@ -288,4 +374,5 @@ def _delivery(row: asyncpg.Record) -> DeliveryView:
         code=row["code"],
         enhanced=row["enhanced"],
         text=row["text"],
+        hold=HoldView(row["hold_by_operator"], row["hold_rule_id"], row["hold_reason"] or "") if row["held"] else None,
     )

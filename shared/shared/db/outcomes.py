@@ -26,7 +26,7 @@ from shared.mail.address import mox_key, parse
 from shared.mail.status import clean_text
 
 FAILURES_IN_A_ROW = 3
-"""So many failures of a recipient without a success between them suppress it (mox-compatible)."""
+"""So many failures of a recipient without a success between them suppress it (mox-compatible); counted by account and base address."""
 
 
 class Source(StrEnum):
@@ -67,6 +67,10 @@ class Outcome:
     category: Category | None = None
     immediate: bool = False
     """This failure alone suppresses the recipient."""
+    counted: bool = False
+    """This failure is one of those in a row that together do."""
+    final_attempt_next: bool = False
+    """For a DELAYED attempt: no more than one follows."""
     retry_in: timedelta | None = None
     """For a DELAYED attempt: when it is due again."""
     facts: AttemptFacts = field(default_factory=AttemptFacts)
@@ -201,17 +205,15 @@ async def _suppress(connection: Connection, effects: list[_Effect]) -> frozenset
     for effect in effects:
         outcome, delivery = effect.outcome, effect.delivery
         reason = "complaint" if effect.event is EventType.COMPLAINED else None
-        if (
-            effect.event in (EventType.FAILED, EventType.BOUNCED)
-            and outcome.code
-            and outcome.category is Category.RECIPIENT
-        ):
+        # Only a reply speaks of the recipient: a connection that failed says nothing, however often.
+        speaks = outcome.code != 0 and (outcome.immediate or outcome.counted)
+        if effect.event in (EventType.FAILED, EventType.BOUNCED) and speaks:
             failures = await connection.fetchval(
                 _COUNT_FAILURE, delivery["account_id"], delivery["stream"], delivery["recipient_key"]
             )
             if outcome.immediate:
                 reason = "hard_bounce"
-            elif failures >= FAILURES_IN_A_ROW:
+            elif failures is not None and failures >= FAILURES_IN_A_ROW:
                 reason = "failures_in_a_row"
         if reason is None:
             continue
@@ -258,6 +260,7 @@ def _columns(effects: list[_Effect]) -> list[list[object]]:
         [e.outcome.report_id for e in effects],
         [e.outcome.inbound_message_id for e in effects],
         [e.delivery["stream"] for e in effects],
+        [e.outcome.final_attempt_next and e.event is EventType.DELAYED for e in effects],
     ]
 
 
@@ -287,6 +290,7 @@ def _outcome_of_report(row: asyncpg.Record) -> Outcome:
         text=row["text"],
         category=Category(row["category"]),
         immediate=row["immediate"],
+        counted=row["counted"],
         report_id=row["id"],
         inbound_message_id=row["inbound_message_id"],
     )
@@ -298,7 +302,8 @@ FROM delivery_queue WHERE delivery_id = ANY ($1::bigint[]) ORDER BY delivery_id 
 """
 _READ = "SELECT id, account_id, stream, state, recipient, recipient_key FROM delivery WHERE id = ANY ($1::bigint[])"
 _COUNT_FAILURE = """
-INSERT INTO recipient_state (account_id, stream, key, failures) VALUES ($1, $2, $3, 1)
+INSERT INTO recipient_state (account_id, stream, key, failures)
+SELECT id, $2, $3, 1 FROM account WHERE id = $1 AND keep_deliveries_seconds > 0  -- who keeps no deliveries has no failures before this one (mox)
 ON CONFLICT (account_id, stream, key) DO UPDATE SET failures = least(recipient_state.failures + 1, 1000), updated_at = now()
 RETURNING failures::integer
 """
@@ -323,9 +328,9 @@ _WRITE = """
 WITH effect AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::smallint[], $6::interval[], $7::text[], $8::text[], $9::integer[],
         $10::text[], $11::text[], $12::text[], $13::boolean[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bigint[], $19::bigint[],
-        $20::text[])
+        $20::text[], $21::boolean[])
     WITH ORDINALITY AS e (delivery_id, account_id, attempt, state, attempts, retry_in, event, outcome, code,
-        enhanced, text, category, suppressing, stage, host, ip, tls, report_id, inbound_message_id, stream, place)
+        enhanced, text, category, suppressing, stage, host, ip, tls, report_id, inbound_message_id, stream, final_attempt_next, place)
 ), finished AS (
     UPDATE attempt a SET finished_at = now(), outcome = e.outcome, stage = e.stage, code = e.code, enhanced = e.enhanced, text = e.text,
         host = e.host, ip = e.ip, tls = e.tls
@@ -348,9 +353,10 @@ WITH effect AS (
 ), woken AS (
     INSERT INTO delivery_wake (lane_id) SELECT DISTINCT lane_id FROM again
 ), told AS (
-    INSERT INTO event (id, account_id, delivery_id, inbound_message_id, report_id, type, attempt, code, enhanced, text, category, suppressing, stream)
+    INSERT INTO event (id, account_id, delivery_id, inbound_message_id, report_id, type, attempt, code, enhanced, text, category, suppressing, stream,
+        final_attempt_next)
     SELECT nextval('event_id'), account_id, delivery_id, inbound_message_id, report_id, event, attempt, code, enhanced, text, category, suppressing,
-        stream
+        stream, final_attempt_next
     FROM (SELECT * FROM effect WHERE event IS NOT NULL ORDER BY place) AS ordered
     RETURNING id, account_id
 ), pending AS (

@@ -4,6 +4,7 @@ Both tables are small and change seldom. A copy is as good as the number of the 
 sure reads that (:meth:`Routing.current`), whoever can be put right later uses the copy (:meth:`Routing.known`).
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -158,6 +159,7 @@ class Routing:
         self.table = RoutingTable()
         self._seconds, self._clock = seconds, clock
         self._until = float("-inf")
+        self._reading = asyncio.Lock()
 
     @property
     def stale(self) -> bool:
@@ -176,15 +178,17 @@ class Routing:
         """Return what is committed now."""
         until = self._clock() + self._seconds
         if await connection.fetchval(_VERSION) != self.table.version:
-            # One snapshot: routes, transports and the number belong together.
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                self.table = _table(
-                    await connection.fetchval(_VERSION),
-                    await connection.fetch(_TRANSPORTS),
-                    await connection.fetch(_ROUTES),
-                )
+            async with self._reading:  # one after the other: what was read first must not come last
+                await self._read(connection)
         self._until = until
         return self.table
+
+    async def _read(self, connection: Connection) -> None:
+        # One snapshot: routes, transports and the number belong together.
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            version = await connection.fetchval(_VERSION)
+            if version != self.table.version:
+                self.table = _table(version, await connection.fetch(_TRANSPORTS), await connection.fetch(_ROUTES))
 
 
 def _table(version: int, transports: Sequence[asyncpg.Record], routes: Sequence[asyncpg.Record]) -> RoutingTable:

@@ -53,6 +53,26 @@ _START = (
 SELECT delivery_id, verdict, (attempt + (NOT again)::integer)::integer AS attempt FROM judged
 """
 )
+# Asked anew, for the rule may have ended since the verdict; then the row is due again.
+_HOLD = f"""
+WITH wanted AS (
+    SELECT w.*, q.lane_id, q.hold, q.hold_rule_id, q.hold_by_account, q.hold_by_operator, q.released_at, q.operator_released_at
+    FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[]) AS w (delivery_id, account_id, recipient, recipient_domain, sender, sender_domain)
+    JOIN delivery_queue q ON q.delivery_id = w.delivery_id
+    WHERE q.worker_id = $1 AND q.started_at IS NULL
+    ORDER BY w.delivery_id
+    FOR UPDATE OF q
+), ruled AS (
+    SELECT wanted.*, rule.id AS rule_id, rule.made_by_operator FROM wanted LEFT JOIN LATERAL ({holding_rule("wanted", "wanted")}) rule ON NOT wanted.hold
+), given_back AS (
+    UPDATE delivery_queue q SET worker_id = NULL, hold = ruled.hold OR ruled.rule_id IS NOT NULL, hold_rule_id = coalesce(ruled.rule_id, ruled.hold_rule_id),
+        hold_by_account = ruled.hold_by_account OR coalesce(NOT ruled.made_by_operator, false),
+        hold_by_operator = ruled.hold_by_operator OR coalesce(ruled.made_by_operator, false)
+    FROM ruled WHERE q.delivery_id = ruled.delivery_id
+    RETURNING q.lane_id, q.hold
+)
+INSERT INTO delivery_wake (lane_id) SELECT DISTINCT lane_id FROM given_back WHERE NOT hold
+"""
 
 
 class Verdict(StrEnum):
@@ -109,6 +129,20 @@ async def start(
 async def judge(connection: Connection, worker_id: int, candidates: Sequence[Candidate]) -> dict[int, Gate]:
     """Ask without starting, so that no connection is opened for what would be stopped anyway."""
     return await _ask(connection, _JUDGE, worker_id, candidates, ())
+
+
+async def hold(connection: Connection, worker_id: int, candidates: Sequence[Candidate]) -> None:
+    """Give back what the gate found held, noting which rule holds it and whose that is."""
+    await connection.execute(
+        _HOLD,
+        worker_id,
+        [c.delivery_id for c in candidates],
+        [c.account_id for c in candidates],
+        [c.recipient for c in candidates],
+        [c.recipient_domain for c in candidates],
+        [c.sender for c in candidates],
+        [c.sender_domain for c in candidates],
+    )
 
 
 async def _ask(

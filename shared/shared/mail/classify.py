@@ -33,10 +33,13 @@ class Category(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """What a failure is about, and whether it alone is reason to suppress the recipient."""
+    """What a failure is about, and what it says against the recipient."""
 
     category: Category
     immediate: bool
+    """It alone is reason to suppress the recipient."""
+    counted: bool
+    """It is one of the failures in a row that together are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,16 @@ _FINAL_ENHANCED: Final = frozenset(
         status.X7_1_NOT_AUTHORIZED,
     }
 )
-# A reply that a rule knows to be about us and not about the recipient is not final about them.
-_ABOUT_US: Final = frozenset({Category.REPUTATION, Category.POLICY, Category.CONTENT})
+# What a rule knows to be about us, our message or the way there says nothing of the recipient, however often it is said.
+_NOT_OF_RECIPIENT: Final = frozenset({Category.REPUTATION, Category.POLICY, Category.CONTENT, Category.INFRASTRUCTURE})
 
 
 def classify(code: int, enhanced: str, text: str) -> Classified:
-    """Return what a failed attempt or a report of failure is about, and whether it alone suppresses the recipient.
+    """Return what a failed attempt or a report of failure is about, and what it says against the recipient.
+
+    mox's lists say which codes suppress at once; a text that no rule knows leaves them in force. A text that a rule knows to be
+    about anything but the recipient takes the force from them: a full mailbox still counts as one of several failures in a row,
+    a block of our address does not count at all. Nor does a failure without a reply.
 
     Args:
         code: reply code, 0 where there was no reply.
@@ -82,9 +89,13 @@ def classify(code: int, enhanced: str, text: str) -> Classified:
     """
     # The code may stand beside the text only, and rules know some codes.
     rule = find_rule(text if enhanced in text else f"{enhanced} {text}")
-    category = rule.category if rule is not None else _by_codes(code, enhanced)
+    known = rule.category if rule is not None else None
     final = code in _FINAL_CODES or (500 <= code <= 599 and enhanced[2:] in _FINAL_ENHANCED)
-    return Classified(category, immediate=final and not (rule is not None and rule.category in _ABOUT_US))
+    return Classified(
+        category=known or _by_codes(code, enhanced),
+        immediate=final and known in (None, Category.RECIPIENT),
+        counted=400 <= code <= 599 and known not in _NOT_OF_RECIPIENT,
+    )
 
 
 def find_rule(text: str) -> Rule | None:
@@ -103,6 +114,11 @@ def _words(text: str) -> str:
     # `spam-filter@receiver.example: user unknown` is about no spam.
     plain = _ADDRESS.sub("", clean_text(text).lower())
     return " ".join(_CONTINUED.sub(" ", plain).split())[:_LOOKED_AT]
+
+
+def without_addresses(text: str) -> str:
+    """Return a text with every address in it replaced, for those whom it does not concern who wrote to whom."""
+    return _ADDRESS.sub("[address]", text)
 
 
 def _by_codes(code: int, enhanced: str) -> Category:

@@ -1,7 +1,10 @@
 """The from_id: a token in MAIL FROM that names the delivery, so that what comes back finds it.
 
 A from_id is the delivery id, encrypted under a versioned key, so no index and no uniqueness check are needed, and nobody can
-guess that of another mail. It is written in lower-case base32 and survives systems that fold the case of local parts.
+guess that of another mail. It is written in lower-case base32 and survives systems that fold the case of local parts. It stands
+at the end of the local part, where it is found whatever the separators are.
+
+A client may choose one of its own by writing it into its return path; that one has to be looked up (``shared.db.client_from_ids``).
 """
 
 import base64
@@ -14,7 +17,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from shared.errors import ConfigurationError, ValidationFailed
 from shared.mail.address import LOCAL_OCTETS, Address, cut, quoted_local
 
-_TOKEN = re.compile(r"[a-z2-7]{26}", re.ASCII | re.IGNORECASE)
+_CHARACTERS = 26
+_TOKEN = re.compile(rf"[a-z2-7]{{{_CHARACTERS}}}", re.ASCII | re.IGNORECASE)
+# Atoms and dots (RFC 5321 section 4.1.2) without a quoted string, which too many systems spell anew on the way back.
+_CHOSEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+(?:\.[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+)*")
 _ZEROS = bytes(8)
 
 
@@ -39,7 +45,7 @@ class FromIds:
         block = encryptor.update(delivery_id.to_bytes(8, "big") + _ZEROS)
         # 2 bits of tag and 128 of block are 130 bits, 26 characters; 6 bits of padding fill the last byte that is encoded.
         packed = (((tag << 128) | int.from_bytes(block, "big")) << 6).to_bytes(17, "big")
-        return base64.b32encode(packed)[:26].decode("ascii").lower()
+        return base64.b32encode(packed)[:_CHARACTERS].decode("ascii").lower()
 
     def read(self, token: str) -> int | None:
         """Return the delivery id of a token in any case, None where no key made it."""
@@ -80,10 +86,31 @@ def return_path(sender: Address, token: str, *, separator: str = "+", bounce_dom
     return f"{local}@{sender.domain}"
 
 
-def token_of(local: str, separators: Sequence[str]) -> str | None:
-    """Return the text after the first separator in a local part, None where there is no separator."""
-    _, separator, token = cut(local, separators)
-    return token if separator else None
+def token_of(local: str) -> str | None:
+    """Return the end of a local part, where :func:`return_path` puts the token; None where it is too short to have one."""
+    return local[-_CHARACTERS:] if len(local) > _CHARACTERS else None
+
+
+def chosen_token(local: str, separator: str) -> str | None:
+    """Return what a client chose for a from_id: the text after the first separator, verbatim.
+
+    Args:
+        local: of the return path that it gave.
+        separator: the catch-all separator of the sender's domain.
+
+    Returns:
+        Empty where it wants no from_id; None where it leaves the choice to us.
+
+    Raises:
+        ValidationFailed: it has characters that would not come back as they went.
+    """
+    _, found, token = cut(local, [separator])
+    if token and not _CHOSEN.fullmatch(token):
+        raise ValidationFailed(
+            "a from_id of your own has ASCII characters that need no quotes: letters, digits, single dots inside and !#$%&'*+-/=?^_`{|}~",
+            field="mail_from",
+        )
+    return token if found else None
 
 
 def _tag(key: bytes) -> int:

@@ -2,6 +2,7 @@
 
 Control plane, written by people, with foreign keys::
 
+    retry_schedule -- account           when mail is tried again
     account --+-- credential            API keys and logins (operators have no account)
               +-- domain --+-- dkim_key
               |            `-- address
@@ -31,7 +32,11 @@ What keeps submissions unique and within their limits, small and unpartitioned::
 
     idempotency                         the first answer to a key, for a day
     client_from_id                      tokens that clients chose
-    account_budget, account_usage       what an account with limits has spent; known_recipient: whom it has written to
+    account_usage, known_recipient      what an account with limits has spent, and whom it has written to
+
+What only operators are told::
+
+    operator_event                      counted by kind and subject
 
 Who is served, decided on summary rows::
 
@@ -43,7 +48,6 @@ Who is served, decided on summary rows::
 from sqlmodel import SQLModel
 
 from shared.models.account import Account
-from shared.models.account_budget import AccountBudget
 from shared.models.account_usage import AccountUsage
 from shared.models.address import Address
 from shared.models.attempt import Attempt
@@ -72,9 +76,11 @@ from shared.models.lane import Lane
 from shared.models.message import Message
 from shared.models.message_body import MessageBody
 from shared.models.message_tag import MessageTag
+from shared.models.operator_event import OperatorEvent
 from shared.models.parked_report import ParkedReport
 from shared.models.recipient_state import RecipientState
 from shared.models.report import Report
+from shared.models.retry_schedule import RetrySchedule
 from shared.models.route import Route
 from shared.models.routing import Routing
 from shared.models.site import Site
@@ -87,7 +93,6 @@ metadata = SQLModel.metadata
 
 __all__ = [
     "Account",
-    "AccountBudget",
     "AccountUsage",
     "Address",
     "Attempt",
@@ -116,9 +121,11 @@ __all__ = [
     "Message",
     "MessageBody",
     "MessageTag",
+    "OperatorEvent",
     "ParkedReport",
     "RecipientState",
     "Report",
+    "RetrySchedule",
     "Route",
     "Routing",
     "Site",

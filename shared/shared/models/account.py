@@ -2,15 +2,21 @@
 
 from datetime import datetime
 
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Text
 from sqlmodel import Field, SQLModel
 
 from shared.models import columns
+
+
+def _schedule() -> Column[str]:
+    return Column(Text, ForeignKey("retry_schedule.name"), nullable=False, server_default="default")
 
 
 class Account(SQLModel, table=True):
     """A tenant; written by an operator. Account 0 is the installation itself: the reports it sends belong to it."""
 
     __tablename__ = "account"
+    __table_args__ = (CheckConstraint("messages_per_second > 0"),)
 
     id: int = Field(default=None, sa_column=columns.identity())
     name: str = Field(sa_column=columns.words(unique=True))
@@ -21,4 +27,4 @@ class Account(SQLModel, table=True):
     messages_per_day: int | None = Field(default=None, sa_column=columns.number(nullable=True))
     first_time_recipients_per_day: int | None = Field(default=None, sa_column=columns.number(nullable=True))
     messages_per_second: int | None = Field(default=None, sa_column=columns.number(nullable=True))
-    retry_schedule: str = Field(default="default", sa_column=columns.words(default="default"))
+    retry_schedule: str = Field(default="default", sa_column=_schedule())

@@ -9,7 +9,10 @@ from shared.models import columns
 
 
 class AccountUsage(SQLModel, table=True):
-    """Recipients of an account with a limit, in pieces of ten minutes; written by the accepting transaction, deleted when a day has passed."""
+    """Recipients of an account with a limit, in pieces of ten minutes; written by the accepting transaction, swept after two days.
+
+    ``paid_until`` of the newest piece says until when the account's rate is used up.
+    """
 
     __tablename__ = "account_usage"
     __table_args__ = (Index("account_usage_begins", "begins_at"),)
@@ -18,3 +21,4 @@ class AccountUsage(SQLModel, table=True):
     begins_at: datetime = Field(sa_column=Column(TIMESTAMP(timezone=True), primary_key=True))
     recipients: int = Field(sa_column=columns.number())
     first_time: int = Field(sa_column=columns.number())
+    paid_until: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))

@@ -74,6 +74,11 @@ def array(*, nullable: bool = False, default: str | None = None) -> Column[Any]:
     return Column(ARRAY(Text), nullable=nullable, server_default=default)
 
 
+def numbers() -> Column[Any]:
+    """Return an array of integers of 32 bits."""
+    return Column(ARRAY(Integer), nullable=False)
+
+
 def flag(*, nullable: bool = False, default: bool | None = None) -> Column[Any]:
     """Return a boolean."""
     return Column(Boolean, nullable=nullable, server_default=_sql(None if default is None else str(default).lower()))

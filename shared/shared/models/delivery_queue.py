@@ -22,6 +22,13 @@ class DeliveryQueue(SQLModel, table=True):
         ),
         Index("delivery_queue_worker", "worker_id", postgresql_where=text("worker_id IS NOT NULL")),
         Index("delivery_queue_held_expiry", "expires_at", postgresql_where=text("hold AND expires_at IS NOT NULL")),
+        Index("delivery_queue_held", "delivery_id", postgresql_where=text("hold")),
+        Index(
+            "delivery_queue_held_by_rule",
+            "hold_rule_id",
+            "delivery_id",
+            postgresql_where=text("hold_rule_id IS NOT NULL"),
+        ),
     )
 
     delivery_id: int = Field(sa_column=columns.key())
@@ -35,6 +42,7 @@ class DeliveryQueue(SQLModel, table=True):
     cancel_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
     expires_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
     hold_rule_id: int | None = Field(default=None, sa_column=columns.big(nullable=True))
+    hold_by_account: bool = Field(default=False, sa_column=columns.flag(default=False))
     hold_by_operator: bool = Field(default=False, sa_column=columns.flag(default=False))
     released_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
     operator_released_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))

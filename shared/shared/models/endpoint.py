@@ -15,6 +15,8 @@ class Endpoint(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint("kind IN ('delivery', 'inbound')"),
         CheckConstraint("format IN ('posthouse', 'mox')"),
+        CheckConstraint("delayed IN ('every', 'first', 'last')"),
+        CheckConstraint("format <> 'mox' OR delayed = 'every'"),
         Index("endpoint_account", "account_id"),
     )
 
@@ -26,6 +28,7 @@ class Endpoint(SQLModel, table=True):
     kind: str = Field(default="delivery", sa_column=columns.words(default="delivery"))
     format: str = Field(default="posthouse", sa_column=columns.words(default="posthouse"))
     events: list[str] = Field(default_factory=list, sa_column=columns.array(default="{}"))
+    delayed: str = Field(default="every", sa_column=columns.words(default="every"))
     secret_sealed: str = Field(repr=False, sa_column=columns.words())
     previous_secret_sealed: str | None = Field(default=None, repr=False, sa_column=columns.words(nullable=True))
     previous_secret_until: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))

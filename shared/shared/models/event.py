@@ -33,3 +33,4 @@ class Event(SQLModel, table=True):
     category: str | None = Field(default=None, sa_column=columns.words(nullable=True))
     suppressing: bool = Field(default=False, sa_column=columns.flag(default=False))
     stream: str = Field(default="", sa_column=columns.words(default=""))
+    final_attempt_next: bool = Field(default=False, sa_column=columns.flag(default=False))

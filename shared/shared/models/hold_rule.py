@@ -37,5 +37,7 @@ class HoldRule(SQLModel, table=True):
     expires_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
     made_by_operator: bool = Field(default=True, sa_column=columns.flag(default=True))
     release_on_expiry: bool = Field(default=False, sa_column=columns.flag(default=False))
+    removed_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
+    """It holds nothing any more; it is kept while it has something to say about mail that it held."""
     match_key: str = Field(default=None, sa_column=Column(Text, Computed(_MATCH_KEY, persisted=True), nullable=False))
     """The most telling condition, by which rules are looked up."""

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from sqlalchemy import Index
+from sqlalchemy import text as sql
 from sqlmodel import Field, SQLModel
 
 from shared.models import columns
@@ -14,6 +15,7 @@ class Message(SQLModel, table=True):
     __tablename__ = "message"
     __table_args__ = (
         Index("message_account", "account_id", "id"),
+        Index("message_test", "account_id", "id", postgresql_where=sql("is_test")),
         {"postgresql_partition_by": "RANGE (id)"},
     )
 
@@ -32,6 +34,7 @@ class Message(SQLModel, table=True):
     extra: dict[str, str] | None = Field(default=None, sa_column=columns.json())
     tags: list[str] | None = Field(default=None, sa_column=columns.array(nullable=True))
     require_tls: bool | None = Field(default=None, sa_column=columns.flag(nullable=True))
+    send_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
     expires_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
     save_sent: bool = Field(default=False, sa_column=columns.flag(default=False))
     bcc: str | None = Field(default=None, sa_column=columns.words(nullable=True))

@@ -13,5 +13,6 @@ class MessageTag(SQLModel, table=True):
     __table_args__ = {"postgresql_partition_by": "RANGE (message_id)"}
 
     account_id: int = Field(sa_column=columns.key())
+    stream: str = Field(sa_column=Column(Text, primary_key=True))
     tag: str = Field(sa_column=Column(Text, primary_key=True))
     message_id: int = Field(sa_column=columns.key())

@@ -29,3 +29,4 @@ class Report(SQLModel, table=True):
     text: str = Field(sa_column=columns.words())
     category: str = Field(sa_column=columns.words())
     immediate: bool = Field(sa_column=columns.flag())
+    counted: bool = Field(default=False, sa_column=columns.flag(default=False))

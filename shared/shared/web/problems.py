@@ -77,6 +77,10 @@ _CODE_OF_STATUS: Final = {
     501: "not_available_yet",
     503: "unavailable",
 }
+_RETRY_AFTER_HEADER: Final = {
+    "description": "In how many seconds to try again. Missing where waiting does not help.",
+    "schema": {"type": "integer", "minimum": 1},
+}
 _RETRY_AFTER: Final = {"overloaded": 1, "database_unavailable": 5, "unavailable": 5}
 # RFC 9110 11.6.1: one field may hold several challenges; RFC 7617 2.1: passwords are UTF-8.
 _CHALLENGES: Final = 'Bearer realm="posthouse", Basic realm="posthouse", charset="UTF-8"'
@@ -347,7 +351,11 @@ def responses(*errors: type[PosthouseError]) -> dict[int | str, dict[str, Any]]:
     for error in errors:
         by_status.setdefault(STATUS[error.code][0], []).append(error.code)
     return {
-        status: {"model": Problem, "description": " or ".join(f"`{code}`" for code in codes)}
+        status: {
+            "model": Problem,
+            "description": " or ".join(f"`{code}`" for code in codes),
+            **({"headers": {"Retry-After": _RETRY_AFTER_HEADER}} if status in {429, 503} else {}),
+        }
         for status, codes in by_status.items()
     }
 

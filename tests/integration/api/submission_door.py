@@ -2,13 +2,16 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from fakes.certificates import authority
 from integration.api.conftest import RunningApi, StartApi
 from integration.api.submission_client import Lines
 from shared.db.demo import Demo
+from shared.db.engine import Pool
 
 
 @pytest.fixture
@@ -44,3 +47,29 @@ async def sender(lines: Lines, demo: Demo) -> Lines:
     """The same, logged in as the demo account."""
     await lines.login(demo.login, demo.password)
     return lines
+
+
+async def stored(pool: Pool) -> list[dict[str, Any]]:
+    """Return every message with its bytes and deliveries."""
+    found = []
+    for row in await pool.fetch("SELECT * FROM message ORDER BY id"):
+        pieces = await pool.fetch("SELECT bytes FROM message_body WHERE message_id = $1 ORDER BY seq", row["id"])
+        deliveries = await pool.fetch(
+            "SELECT d.*, q.due_at FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id WHERE message_id = $1 ORDER BY d.id",
+            row["id"],
+        )
+        found.append(
+            {**row, "content": b"".join(p["bytes"] for p in pieces), "deliveries": [dict(d) for d in deliveries]}
+        )
+    return found
+
+
+async def only(pool: Pool) -> dict[str, Any]:
+    (message,) = await stored(pool)
+    return message
+
+
+@pytest.fixture
+async def operator_of_door(door: RunningApi, demo: Demo) -> AsyncIterator[httpx.AsyncClient]:
+    async with door.client(demo.admin_key) as client:
+        yield client

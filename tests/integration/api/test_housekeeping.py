@@ -99,7 +99,8 @@ async def test_a_process_ends_while_it_sweeps(start_api: StartApi, pool: Pool) -
         await connection.execute("LOCK TABLE idempotency IN ACCESS EXCLUSIVE MODE")
         api = await start_api()
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'posthouse-api' AND wait_event_type = 'Lock'"
-        await eventually(lambda: connection.fetchval(waiting), 20, what="a sweep at the lock")
+        # Asked outside the transaction: inside one, pg_stat_activity stays what it was when it was first looked at.
+        await eventually(lambda: pool.fetchval(waiting), 20, what="a sweep at the lock")
         await asyncio.wait_for(api.finish(), 20)
     assert await left(pool) == (50, 0, 25)
 

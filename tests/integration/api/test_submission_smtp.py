@@ -6,38 +6,16 @@ from typing import Any
 
 import pytest
 
-from integration.api.conftest import SECRET, RunningApi, StartApi
+from integration.api.conftest import RunningApi, StartApi
 from integration.api.submission_client import FROM, MAIL, TO, Lines
-from integration.api.submission_door import door, lines, sender, tls_files
+from integration.api.submission_door import door, lines, only, sender, stored, tls_files
 from shared.db.accounts import AccountOptions, create_account
 from shared.db.demo import Demo
 from shared.db.domains import create_domain, find_domain, mark_verified, set_domain_disabled
 from shared.db.engine import Pool, create_engine, session_factory
-from shared.mail.from_id import FromIds
 from shared.mail.mime import read
-from shared.security.keys import KeyRing
 
 __all__ = ["door", "lines", "sender", "tls_files"]
-
-
-async def stored(pool: Pool) -> list[dict[str, Any]]:
-    """Return every message with its bytes and deliveries."""
-    found = []
-    for row in await pool.fetch("SELECT * FROM message ORDER BY id"):
-        pieces = await pool.fetch("SELECT bytes FROM message_body WHERE message_id = $1 ORDER BY seq", row["id"])
-        deliveries = await pool.fetch(
-            "SELECT d.*, q.due_at FROM delivery d LEFT JOIN delivery_queue q ON q.delivery_id = d.id WHERE message_id = $1 ORDER BY d.id",
-            row["id"],
-        )
-        found.append(
-            {**row, "content": b"".join(p["bytes"] for p in pieces), "deliveries": [dict(d) for d in deliveries]}
-        )
-    return found
-
-
-async def only(pool: Pool) -> dict[str, Any]:
-    (message,) = await stored(pool)
-    return message
 
 
 def with_fields(*fields: str) -> str:
@@ -145,45 +123,6 @@ async def test_105_the_offer(lines: Lines) -> None:
 async def test_106_tls(sender: Lines, pool: Pool, parameter: str, fields: list[str], wanted: object) -> None:
     assert (await sender.send(with_fields(*fields), mail=f"MAIL FROM:<{FROM}>{parameter}")).startswith("250")
     assert (await only(pool))["require_tls"] is wanted
-
-
-@pytest.mark.issue(3)
-@pytest.mark.xfail(reason="from_ids that the client chooses are the fifth part of the issue", raises=AssertionError)
-async def test_107_a_from_id_of_the_clients_own(sender: Lines, pool: Pool) -> None:
-    mail = "MAIL FROM:<demo+unique@posthouse.test>"
-    assert (await sender.send(mail=mail)).startswith("250")
-    (delivery,) = (await only(pool))["deliveries"]
-    assert delivery["from_id"] == "unique"
-    assert (await sender.send(mail=mail)).startswith("554 5.1.7")
-    assert (await sender.send(mail="MAIL FROM:<demo+other@posthouse.test>", to=[TO, TO])).startswith("554 5.5.3")
-
-
-@pytest.mark.issue(3)
-@pytest.mark.xfail(reason="from_ids that the client chooses are the fifth part of the issue", raises=AssertionError)
-async def test_109_a_from_id_is_free_again_once_its_delivery_is_forgotten(sender: Lines, pool: Pool) -> None:
-    mail = "MAIL FROM:<demo+unique@posthouse.test>"
-    assert (await sender.send(mail=mail)).startswith("250")
-    await pool.execute("DELETE FROM delivery_queue")
-    await pool.execute("UPDATE delivery SET state = 'delivered', settled_at = now(), keep_until = now()")
-    assert (await sender.send(mail=mail)).startswith("554 5.1.7")
-    await pool.execute("DELETE FROM delivery")
-    assert (await sender.send(mail=mail)).startswith("250")
-
-
-async def test_108_from_ids(sender: Lines, pool: Pool) -> None:
-    assert (await sender.send(to=[TO, "ada@example.org"])).startswith("250")
-    deliveries = (await only(pool))["deliveries"]
-    assert [d["recipient"] for d in deliveries] == [TO, "ada@example.org"]
-    from_ids = FromIds([key.key[:16] for key in KeyRing([SECRET]).reading("from_id")])
-    for delivery in deliveries:
-        assert from_ids.read(delivery["from_id"]) == delivery["id"]
-        assert delivery["mail_from"] == f"demo+{delivery['from_id']}@posthouse.test"
-
-
-async def test_the_null_return_path_gets_no_from_id(sender: Lines, pool: Pool) -> None:
-    assert (await sender.send(mail="MAIL FROM:<>")).startswith("250")
-    (delivery,) = (await only(pool))["deliveries"]
-    assert (delivery["mail_from"], delivery["from_id"]) == ("", None)
 
 
 async def test_110_what_is_missing_is_added_and_the_rest_stays(sender: Lines, pool: Pool) -> None:

@@ -103,7 +103,6 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("50-colon", {**HELLO, "Headers": [["X:A", "b"]]}, "user"),
     ("50-empty", {**HELLO, "Headers": [[]]}, "user"),
     ("50-from", {**HELLO, "Headers": [["From", "x@y.example"]]}, "user"),
-    ("save-sent", {**HELLO, "SaveSent": True}, "user"),
 ]
 
 
@@ -153,6 +152,18 @@ async def test_case_41_a_release_in_59_days(there: World) -> None:
     assert due == datetime.fromisoformat(release)
 
 
+async def test_case_67_save_sent_is_kept_and_the_mail_names_no_bcc(there: World) -> None:
+    bcc = {"BCC": [{"Name": "Ada", "Address": "ada@example.org"}]}
+    for request, kept in (({**HELLO, **bcc, "SaveSent": True}, True), ({**HELLO, **bcc}, False)):
+        sent = await there.mox.call("Send", request)
+        row = await there.pool.fetchrow("SELECT * FROM message WHERE message_id = $1", sent["MessageID"])
+        assert row is not None
+        assert row["save_sent"] is kept
+        assert row["bcc"] == ('Bcc: "Ada" <ada@example.org>\r\n' if kept else None)
+        body = await there.pool.fetchval("SELECT bytes FROM message_body WHERE message_id = $1", row["id"])
+        assert b"ada@example.org" not in body
+
+
 async def test_case_42_a_release_in_the_past_is_now(there: World) -> None:
     sent = await there.mox.call("Send", {**HELLO, "FutureRelease": "2001-01-01T00:00:00.123456789Z"})
     queued = await there.pool.fetchval(
@@ -176,24 +187,19 @@ async def test_too_many_recipients_are_too_large(there: World) -> None:
     assert await there.mox.fault("Send", {**HELLO, "To": many}) == "messageTooLarge"
 
 
-async def set_limits(pool: Pool, account_id: int, messages: int | None, recipients: int | None) -> None:
-    await pool.execute(
-        "UPDATE account SET messages_per_day = $2, first_time_recipients_per_day = $3 WHERE id = $1",
-        account_id,
-        messages,
-        recipients,
-    )
-
-
-@pytest.mark.issue(3)
-@pytest.mark.xfail(reason="limits per account are the tenth part of the issue", raises=AssertionError)
 @pytest.mark.parametrize(
-    ("messages", "recipients", "counts", "code"),
+    ("limit", "most", "sizes", "code"),
     [
-        pytest.param(30, None, [31], "messageLimitReached", id="45"),
-        pytest.param(None, 10, [11], "recipientLimitReached", id="46"),
-        pytest.param(None, 200, [185, 185], "recipientLimitReached", id="47"),
-        pytest.param(1000, None, [13, 1000], "messageLimitReached", id="48"),
+        # Each call with how many new recipients it has, and whether it may have them.
+        pytest.param("messages_per_day", 30, [(31, False), (30, True)], "messageLimitReached", id="45"),
+        pytest.param("first_time_recipients_per_day", 10, [(11, False), (10, True)], "recipientLimitReached", id="46"),
+        pytest.param(
+            "first_time_recipients_per_day",
+            200,
+            [(185, True), (185, False), (185, False)],
+            "recipientLimitReached",
+            id="47",
+        ),
     ],
 )
 @pytest.mark.asyncio(loop_scope="function")
@@ -201,18 +207,18 @@ async def test_limits_of_an_account(
     start_api: StartApi,
     demo: Demo,
     pool: Pool,
-    messages: int | None,
-    recipients: int | None,
-    counts: list[int],
+    limit: str,
+    most: int,
+    sizes: list[tuple[int, bool]],
     code: str,
 ) -> None:
-    await set_limits(pool, demo.account_id, messages, recipients)
+    await pool.execute(f"UPDATE account SET {limit} = {most} WHERE id = $1", demo.account_id)
     api = await start_api()
     async with api.client() as http:
         mox = Mox(http, demo.login, demo.password)
-        for call, number in enumerate(counts):
-            many = {**HELLO, "To": [{"Address": f"r{call}-{place}@example.org"} for place in range(number)]}
-            if call < len(counts) - 1:
+        for call, (size, accepted) in enumerate(sizes):
+            many = {**HELLO, "To": [{"Address": f"r{call}-{place}@example.org"} for place in range(size)]}
+            if accepted:
                 await mox.call("Send", many)
             else:
                 assert await mox.fault("Send", many) == code

@@ -31,6 +31,7 @@ from shared.dns.resolver import Resolver
 from shared.metrics import Metrics
 from shared.security.keys import KeyRing
 from shared.worker.lease import Lease
+from shared.worker.operator_events import OperatorEvents
 
 SECRET = "s" * 32
 BEAT_SECONDS = 0.2
@@ -46,18 +47,19 @@ class RunningWorker:
     task: "asyncio.Task[None]"
     beating: asyncio.Event
     beat: "asyncio.Task[None]"
+    telling: "asyncio.Task[None]"
 
     async def finish(self) -> None:
         self.stop.set()
         await self.task
         self.beating.set()
-        await self.beat
+        await asyncio.gather(self.beat, self.telling)
         await self.lease.leave()
 
     async def kill(self) -> None:
-        for task in [self.task, self.beat, *self.worker.serving]:
+        for task in [self.task, self.beat, self.telling, *self.worker.serving]:
             task.cancel()
-        await asyncio.gather(self.task, self.beat, *self.worker.serving, return_exceptions=True)
+        await asyncio.gather(self.task, self.beat, self.telling, *self.worker.serving, return_exceptions=True)
 
 
 @dataclass
@@ -99,6 +101,7 @@ class Site:
             beat_seconds=BEAT_SECONDS,
             holding=workers.Holding(workers.DELIVERY_ROWS, exhausted),
         )
+        told = OperatorEvents(self.pool, metrics, seconds=0.1)
         tools = Tools(
             pool=self.pool,
             ledger=Ledger(self.pool, NoBell(), lease),
@@ -117,6 +120,7 @@ class Site:
             bodies=BodyBudget(1024 * 1024),
             lanes=Lanes(),
             routing=routing,
+            operator_events=told,
             relay=None if dns else relay or self.relay,
             clock=utc_now,
             random=Random(1),
@@ -125,7 +129,8 @@ class Site:
         await lease.join("test")
         stop, beating = asyncio.Event(), asyncio.Event()
         beat = asyncio.create_task(lease.run(beating, lambda _: worker.heard.set()))
-        running = RunningWorker(worker, lease, stop, asyncio.create_task(worker.run(stop)), beating, beat)
+        telling = asyncio.create_task(told.run(beating))
+        running = RunningWorker(worker, lease, stop, asyncio.create_task(worker.run(stop)), beating, beat, telling)
         self.running.append(running)
         return running
 

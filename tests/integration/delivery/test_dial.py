@@ -1,7 +1,6 @@
 """A line to a site: which session a mail goes over, and what the protocol's facts become."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
 from random import Random
 
 import pytest
@@ -19,6 +18,7 @@ from shared.db.routing import Routing
 from shared.db.starts import Candidate
 from shared.dns.resolver import Resolver
 from shared.security.keys import KeyRing
+from shared.worker.backoff import DELIVERY_MOX
 
 CONTENT = b"Subject: x\r\n\r\nhi\r\n"
 
@@ -34,12 +34,13 @@ def mail(*, recipient: str = "b@b.test", smtputf8: bool = False) -> Mail:
         mail_from="a@a.test",
         has_from_id=False,
         recipient=recipient,
-        created_at=datetime(2026, 11, 20, tzinfo=UTC),
+        tried_since=None,
+        expires_at=None,
         size=len(CONTENT),
         header_size=12,
         smtputf8=smtputf8,
         require_tls=False,
-        retry_schedule="mox",
+        schedule=DELIVERY_MOX,
         content=None,
     )
 

@@ -230,6 +230,9 @@ async def test_a_login_that_is_refused_is_no_failure_of_the_mail(floor: Floor, r
         assert (attempt["outcome"], attempt["stage"], attempt["code"]) == ("delayed", "auth", int(reply[:3]))
     event = await floor.site.pool.fetchrow("SELECT type, category, suppressing FROM event")
     assert tuple(event) == ("delayed", "infrastructure", False)
+    told = await floor.site.pool.fetchrow("SELECT kind, subject, facts FROM operator_event")
+    assert tuple(told)[:2] == ("login_refused", "t")
+    assert "pass word" not in told["facts"]
 
 
 async def test_a_login_is_never_the_recipients_failure_even_at_the_end(floor: Floor) -> None:

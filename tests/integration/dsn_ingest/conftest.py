@@ -40,14 +40,20 @@ class Inbox:
     worker: Worker
 
     async def sent(
-        self, recipient: str, *, state: str = "delivered", delivery_id: int | None = None
+        self,
+        recipient: str,
+        *,
+        state: str = "delivered",
+        delivery_id: int | None = None,
+        chosen: str | None = None,
+        mail_from: str | None = None,
     ) -> tuple[int, str]:
-        """Accept a mail with a from_id and settle it; return the delivery and its return path."""
+        """Accept a mail with a from_id, made or ``chosen``, and settle it; return the delivery and its return path."""
         (message,) = await self.room.messages([recipient])
         old = message.deliveries[0]
         delivery_id = delivery_id or old.id
-        token = FROM_IDS.make(delivery_id)
-        mail_from = f"me+{token}@ours.test"
+        token = chosen or FROM_IDS.make(delivery_id)
+        mail_from = mail_from or f"me+{token}@ours.test"
         delivery = NewDelivery(
             delivery_id,
             mail_from,
@@ -57,6 +63,7 @@ class Inbox:
             old.recipient_key,
             old.mox_key,
             old.lane_id,
+            client_chose_from_id=chosen is not None,
         )
         async with self.room.connection.transaction():
             await accept(self.room.connection, [_with(message, delivery)])

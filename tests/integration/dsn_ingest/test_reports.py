@@ -93,7 +93,7 @@ async def test_a_made_up_token_is_ordinary_mail_and_another_accounts_token_does_
         "INSERT INTO domain (account_id, name, verification_token, verified_at) VALUES ($1, 'theirs.test', 't', now())",
         stranger,
     )
-    refused = await _refused(inbox, f"me+{FROM_IDS.make(delivery)}@theirs.test")
+    refused = await refusal(inbox, f"me+{FROM_IDS.make(delivery)}@theirs.test")
     await eventually(inbox.read_all)
     assert refused == 550
     assert await inbox.events(delivery) == []
@@ -102,7 +102,7 @@ async def test_a_made_up_token_is_ordinary_mail_and_another_accounts_token_does_
 
 async def test_what_does_not_belong_here_is_refused_at_rcpt(inbox: Inbox) -> None:
     for recipient in ("stranger@ours.test", "me@elsewhere.test", "not-an-address@"):
-        assert await _refused(inbox, recipient) in {550, 501, 553}
+        assert await refusal(inbox, recipient) in {550, 501, 553}
     assert await inbox.receive(b"Subject: hi\r\n\r\nhi\r\n", "me@ours.test", "ME+tag@ours.test") == {}
     assert await inbox.pool.fetchval("SELECT count(*) FROM inbound_message") == 2
 
@@ -127,7 +127,7 @@ async def test_without_its_database_it_answers_451_and_takes_nothing(inbox: Inbo
     try:
         await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
-        assert await _refused(inbox, return_path) == 451
+        assert await refusal(inbox, return_path) == 451
     finally:
         await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         await admin.close()
@@ -135,7 +135,7 @@ async def test_without_its_database_it_answers_451_and_takes_nothing(inbox: Inbo
     await eventually(inbox.read_all)
 
 
-async def _refused(inbox: Inbox, recipient: str) -> int:
+async def refusal(inbox: Inbox, recipient: str) -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", inbox.listener.port)
     try:
         for command in ("", "EHLO x.test", "MAIL FROM:<>", f"RCPT TO:<{recipient}>"):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 
@@ -15,6 +16,8 @@ from integration.api.conftest import SECRET, started
 from integration.posthouse.operator_commands import Done, posthouse
 from shared.db.credentials import bootstrap_operator
 from shared.db.engine import create_engine, session_factory
+from shared.db.operator_events import Notice, count
+from shared.events import OperatorEventKind
 from shared.security.keys import KeyRing
 
 
@@ -86,6 +89,46 @@ async def test_from_nothing_to_a_login(installation: Installation) -> None:
     assert [(entry["login"], entry["revoked_at"] is not None) for entry in listed] == [("ada@engines.example", True)]
 
 
+async def test_limits_are_changed_and_their_use_is_shown(installation: Installation) -> None:
+    run = installation.run
+    await run("account", "create", "Engines", "--messages-per-second", "5")
+    changed = await run(
+        "account", "update", "engines", "--name", "Difference", "--messages-per-day", "7", "--keep-calls", "60"
+    )
+    assert changed.code == 0, changed.err
+    for line in (r"Name +Difference", r"Messages a day +7", r"Messages a second +5", r"Keeps settled calls \(s\) +60"):
+        assert re.search(rf"^{line}$", changed.out, re.MULTILINE), changed.out
+    used = await run("account", "usage", "Difference")
+    assert re.search(r"^limit +allowed +used +left +room again$", used.out, re.MULTILINE)
+    assert re.search(r"^messages a day +7 +0 +7 +-$", used.out, re.MULTILINE), used.out
+    assert re.search(r"^new recipients a day +- +- +- +-$", used.out, re.MULTILINE), used.out
+    assert re.search(r"^messages a second +5 +- +- +-$", used.out, re.MULTILINE), used.out
+    as_json = (await run("account", "usage", "1", "--json")).json()
+    assert as_json["messages_per_day"] == {"limit": 7, "used": 0, "left": 7, "room_at": None}
+
+    freed = (await run("account", "update", "1", "--messages-per-day", "none", "--json")).json()
+    assert (freed["messages_per_day"], freed["messages_per_second"]) == (None, 5)
+    for wrong in (["--messages-per-day", "many"], ["--messages-per-day", "-1"], []):
+        refused = await run("account", "update", "1", *wrong)
+        assert (refused.code, refused.out) == (2, ""), wrong
+    zero = await run("account", "update", "1", "--messages-per-second", "0")
+    assert zero.code == 1
+    assert "validation_failed: " in zero.err
+
+
+async def test_a_domain_is_disabled_and_enabled(installation: Installation) -> None:
+    run = installation.run
+    await run("account", "create", "Engines")
+    await run("domain", "create", "Engines", "engines.example")
+    assert (
+        "nothing more is accepted from engines.example"
+        in (await run("domain", "disable", "Engines", "engines.example")).out
+    )
+    assert (await run("domain", "show", "1", "engines.example", "--json")).json()["disabled_at"] is not None
+    assert "from engines.example again" in (await run("domain", "enable", "Engines", "engines.example")).out
+    assert (await run("domain", "show", "1", "engines.example", "--json")).json()["disabled_at"] is None
+
+
 async def test_a_password_can_be_brought_along(installation: Installation) -> None:
     run = installation.run
     await run("account", "create", "Engines")
@@ -151,6 +194,35 @@ async def test_keys_are_shown_once_and_can_be_revoked(installation: Installation
     assert bad.code == 1
     assert "validation_failed: expires_at: " in bad.err
     assert bad.err.count("\n") == 1
+
+
+async def test_retry_schedules_and_operator_events(installation: Installation, database_url: str) -> None:
+    run = installation.run
+    assert re.search(r"^mox +yes +450 900 ", (await run("retry-schedule", "list")).out, re.MULTILINE)
+    made = await run("retry-schedule", "set", "own", "60", "600", "--give-up", "86400")
+    assert made.code == 0, made.err
+    assert re.search(r"Waits \(s\) +60 600\n", (await run("retry-schedule", "show", "own")).out)
+    created = (await run("account", "create", "Engines", "--retry-schedule", "own", "--json")).json()
+    assert created["retry_schedule"] == "own"
+    assert "conflict: " in (await run("retry-schedule", "remove", "own")).err
+    assert "account Engines retries by mox" in (await run("retry-schedule", "use", "Engines", "mox")).out
+    assert (await run("retry-schedule", "remove", "own")).code == 0
+    endless = await run("retry-schedule", "set", "own", "60")
+    assert endless.code == 1
+    assert "validation_failed: " in endless.err
+    assert (await run("retry-schedule", "show", "../accounts/1")).code == 2
+
+    assert "nothing to look at" in (await run("operator-events", "list")).out
+    connection = await asyncpg.connect(database_url)
+    notice = Notice(OperatorEventKind.SOURCE_BLOCKED, "b.test from 192.0.2.1", "blocked")
+    await count(connection, [(notice, 7)])
+    await connection.close()
+    (event,) = (await run("operator-events", "list", "--kind", "source_blocked", "--json")).json()
+    assert (event["subject"], event["count"]) == ("b.test from 192.0.2.1", 7)
+    assert f"operator event {event['id']} is resolved" in (await run("operator-events", "resolve", event["id"])).out
+    assert "nothing to look at" in (await run("operator-events", "list")).out
+    assert "b.test from 192.0.2.1" in (await run("operator-events", "list", "--all")).out
+    assert (await run("operator-events", "resolve", "b.test")).code == 2
 
 
 async def test_operators_keys_replace_each_other(installation: Installation) -> None:

@@ -11,15 +11,44 @@ from pydantic import BaseModel
 
 from api.app import ROUTERS
 from api.openapi import application
-from api.schemas import accounts, batch, credentials, domains, endpoints, events, messages, suppressions, webhooks
+from api.schemas import (
+    accounts,
+    actions,
+    batch,
+    credentials,
+    domains,
+    endpoints,
+    events,
+    hold_rules,
+    jobs,
+    messages,
+    operator_events,
+    retry_schedules,
+    summaries,
+    suppressions,
+    webhooks,
+)
 
 # Published names: removing or changing one breaks somebody's client.
 OPERATIONS = {
     "messages_send": "POST /v1/messages",
+    "messages_list": "GET /v1/messages",
     "messages_send_batch": "POST /v1/messages/batch",
     "messages_get": "GET /v1/messages/{message}",
     "deliveries_list": "GET /v1/deliveries",
     "deliveries_get": "GET /v1/deliveries/{delivery}",
+    "deliveries_hold_all": "POST /v1/deliveries/hold",
+    "deliveries_release_all": "POST /v1/deliveries/release",
+    "deliveries_cancel_all": "POST /v1/deliveries/cancel",
+    "deliveries_hold": "POST /v1/deliveries/{delivery}/hold",
+    "deliveries_release": "POST /v1/deliveries/{delivery}/release",
+    "deliveries_cancel": "POST /v1/deliveries/{delivery}/cancel",
+    "hold_rules_list": "GET /v1/hold-rules",
+    "hold_rules_create": "POST /v1/hold-rules",
+    "hold_rules_get": "GET /v1/hold-rules/{rule}",
+    "hold_rules_remove": "DELETE /v1/hold-rules/{rule}",
+    "jobs_list": "GET /v1/jobs",
+    "jobs_get": "GET /v1/jobs/{job}",
     "suppressions_list": "GET /v1/suppressions",
     "suppressions_add": "POST /v1/suppressions",
     "suppressions_get": "GET /v1/suppressions/{suppression}",
@@ -33,6 +62,9 @@ OPERATIONS = {
     "accounts_list": "GET /v1/accounts",
     "accounts_create": "POST /v1/accounts",
     "accounts_get": "GET /v1/accounts/{account}",
+    "accounts_update": "PATCH /v1/accounts/{account}",
+    "accounts_usage": "GET /v1/accounts/{account}/usage",
+    "usage_get": "GET /v1/usage",
     "addresses_list": "GET /v1/accounts/{account}/addresses",
     "addresses_add": "POST /v1/accounts/{account}/addresses",
     "addresses_remove": "DELETE /v1/accounts/{account}/addresses/{address}",
@@ -40,6 +72,8 @@ OPERATIONS = {
     "domains_create": "POST /v1/accounts/{account}/domains",
     "domains_get": "GET /v1/accounts/{account}/domains/{domain}",
     "domains_verify": "POST /v1/accounts/{account}/domains/{domain}/verify",
+    "domains_disable": "POST /v1/accounts/{account}/domains/{domain}/disable",
+    "domains_enable": "POST /v1/accounts/{account}/domains/{domain}/enable",
     "dkim_keys_create": "POST /v1/accounts/{account}/domains/{domain}/dkim-keys",
     "keys_list": "GET /v1/accounts/{account}/keys",
     "keys_create": "POST /v1/accounts/{account}/keys",
@@ -60,8 +94,31 @@ OPERATIONS = {
     "routes_get": "GET /v1/routes/{route}",
     "routes_update": "PATCH /v1/routes/{route}",
     "routes_delete": "DELETE /v1/routes/{route}",
+    "retry_schedules_list": "GET /v1/retry-schedules",
+    "retry_schedules_put": "PUT /v1/retry-schedules/{schedule}",
+    "retry_schedules_get": "GET /v1/retry-schedules/{schedule}",
+    "retry_schedules_remove": "DELETE /v1/retry-schedules/{schedule}",
+    "retry_schedules_use": "PUT /v1/accounts/{account}/retry-schedule",
+    "operator_events_list": "GET /v1/operator-events",
+    "operator_events_resolve": "POST /v1/operator-events/{event}/resolve",
 }
-SCHEMA_MODULES = (accounts, batch, credentials, domains, endpoints, events, messages, suppressions, webhooks)
+SCHEMA_MODULES = (
+    accounts,
+    actions,
+    batch,
+    credentials,
+    domains,
+    endpoints,
+    events,
+    hold_rules,
+    jobs,
+    messages,
+    operator_events,
+    retry_schedules,
+    summaries,
+    suppressions,
+    webhooks,
+)
 
 
 @pytest.fixture(scope="module")

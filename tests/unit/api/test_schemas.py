@@ -96,6 +96,7 @@ def test_times_are_answered_in_utc_with_microseconds() -> None:
             keep_calls_seconds=1,
             messages_per_day=None,
             first_time_recipients_per_day=None,
+            messages_per_second=None,
             retry_schedule="mox",
         ).model_dump_json()
     )

@@ -1,8 +1,10 @@
 """What the header of a submitted message says to us (mox-behaviour 2.4 and 2.5)."""
 
+from datetime import UTC, datetime
+
 import pytest
 
-from api.metadata import canonical, extra, waives_tls
+from api.metadata import HeaderOptions, canonical, extra, options, waives_tls
 from shared.errors import ValidationFailed
 
 
@@ -52,3 +54,36 @@ def test_a_name_that_is_no_token_is_kept_as_it_is() -> None:
 )
 def test_tls_required(values: list[str], waived: object) -> None:
     assert waives_tls([("TLS-Required", value) for value in values]) is waived
+
+
+def test_options_of_the_header() -> None:
+    fields = [
+        ("X-Posthouse-Tag", "a, b ,,a"),
+        ("x-posthouse-tag", "=?utf-8?q?gr=C3=BCn=2C?= c"),
+        ("X-Posthouse-Expires-At", " 2026-11-20t13:00:00+01:00 "),
+        ("X-POSTHOUSE-SAVE-SENT", "YES"),
+        ("X-Posthouse-Extra-Tag", "no"),
+        ("X-Mox-Tag", "no"),
+    ]
+    assert options(fields) == HeaderOptions(
+        ("a", "b", "grün", "c"), datetime(2026, 11, 20, 12, 0, tzinfo=UTC), save_sent=True
+    )
+    assert options([("X-Posthouse-Tag", " "), ("X-Posthouse-Save-Sent", "no")]) == HeaderOptions()
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("X-Posthouse-Expires-At", ["2026-11-20T13:00:00"]),
+        ("X-Posthouse-Expires-At", ["2026-02-30T13:00:00Z"]),
+        ("X-Posthouse-Expires-At", [""]),
+        ("X-Posthouse-Expires-At", ["2026-11-20T13:00:00Z", "2026-11-20T13:00:00Z"]),
+        ("X-Posthouse-Save-Sent", ["true"]),
+        ("X-Posthouse-Save-Sent", [""]),
+        ("X-Posthouse-Save-Sent", ["yes", "no"]),
+    ],
+)
+def test_options_that_are_none_name_their_field(name: str, values: list[str]) -> None:
+    with pytest.raises(ValidationFailed) as refused:
+        options([(name, value) for value in values])
+    assert refused.value.field == f"raw.{name.lower()}"

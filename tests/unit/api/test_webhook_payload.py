@@ -40,6 +40,7 @@ def test_the_document_describes_what_is_sent(kind: EventType, mail: LoadedMail) 
         text="no such user" if full else None,
         category="recipient" if full else None,
         suppressing=full,
+        final_attempt_next=full,
     )
 
     sent = build(LoadedCall(1, 3, 1, MOMENT, event, mail), FORMAT)

@@ -6,6 +6,7 @@ import pytest
 
 from hooks.payload import PayloadImpossible, build
 from shared.db.calls import LoadedCall, LoadedEvent, LoadedMail
+from shared.events import EventType
 
 EVENT = LoadedEvent(
     id=41,
@@ -19,6 +20,7 @@ EVENT = LoadedEvent(
     text="no such user",
     category="recipient",
     suppressing=True,
+    final_attempt_next=False,
 )
 MAIL = LoadedMail(
     message=12,
@@ -53,6 +55,7 @@ def test_a_payload_says_what_happened_to_which_mail() -> None:
             "text": "no such user",
             "category": "recipient",
             "suppressing": True,
+            "final_attempt_next": False,
             "dsn": False,
             "extra": {"order": "17", "a": "b"},
             "tags": ["x", "y"],
@@ -75,6 +78,15 @@ def test_what_is_not_known_is_null_or_empty() -> None:
         "extra": {},
     }
     assert data["tags"] == []
+
+
+@pytest.mark.parametrize("event_type", [kind for kind in EventType if kind is not EventType.RECEIVED])
+def test_metadata_and_tags_come_with_every_event_of_a_delivery(event_type: EventType) -> None:
+    mail = replace(MAIL, extra='{"a-b": "1", "UPPER": "2", "": "☹"}', tags=("welcome", "grün"))  # case 75: verbatim
+    event = replace(EVENT, type=event_type.value)
+    data = orjson.loads(build(replace(CALL, event=event, mail=mail), "posthouse"))["data"]
+    assert data["extra"] == {"a-b": "1", "UPPER": "2", "": "☹"}
+    assert data["tags"] == ["welcome", "grün"]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ def test_nothing_is_sent_without_a_claim_and_the_gate() -> None:
     assert into_delivered == {DeliveryState.STARTED}
 
 
-def test_every_live_row_has_a_state_and_a_hold_shows_first() -> None:
+def test_every_live_row_has_a_state_and_a_hold_shows_unless_it_came_too_late() -> None:
     for held, claimed, started in itertools.product([False, True], repeat=3):
         state = live_state(held=held, claimed=claimed, started=started)
         assert state not in SETTLED
-        assert (state is DeliveryState.HELD) == held
+        assert (state is DeliveryState.HELD) == (held and not started)

@@ -1,16 +1,28 @@
-"""``/v1/accounts`` and the addresses of accounts: for operators."""
+"""``/v1/accounts`` and the addresses of accounts: for operators; and what an account has used of its limits, for itself too."""
+
+from typing import cast
 
 from fastapi import APIRouter
 
 from api.context import InContext
 from api.routes import answers
-from api.routes.guard import GuardedRoute, OperatorAuth
+from api.routes.guard import AccountAuth, GuardedRoute, OperatorAuth
 from api.routes.parameters import AccountId, Id, InPages
-from api.schemas.accounts import Account, AccountPage, Address, AddressPage, NewAccount, NewAddress
-from shared.db import accounts
+from api.schemas.accounts import (
+    Account,
+    AccountChange,
+    AccountPage,
+    Address,
+    AddressPage,
+    NewAccount,
+    NewAddress,
+    Usage,
+)
+from shared.db import accounts, inputs, usage
 from shared.events import Subject
 
 router = APIRouter(prefix="/v1/accounts", tags=["accounts"], route_class=GuardedRoute)
+own = APIRouter(prefix="/v1/usage", tags=["usage"], route_class=GuardedRoute)
 
 
 @router.get("", operation_id="accounts_list", summary="List accounts", responses=answers.LIST)
@@ -29,6 +41,7 @@ async def create(new: NewAccount, context: InContext, _caller: OperatorAuth) -> 
         keep_calls_seconds=new.keep_calls_seconds,
         messages_per_day=new.messages_per_day,
         first_time_recipients_per_day=new.first_time_recipients_per_day,
+        messages_per_second=new.messages_per_second,
         retry_schedule=new.retry_schedule,
     )
     async with context.change(Subject.CONFIG_CHANGED, "accounts") as session:
@@ -41,6 +54,28 @@ async def get(account: AccountId, context: InContext, _caller: OperatorAuth) -> 
     """Return an account."""
     async with context.look() as session:
         return Account.of(await accounts.get_account(session, int(account)))
+
+
+@router.patch("/{account}", operation_id="accounts_update", summary="Change an account", responses=answers.UPDATE)
+async def update(account: AccountId, change: AccountChange, context: InContext, _caller: OperatorAuth) -> Account:
+    """Change what is given of an account, its limits for example, and nothing else. It holds for the next message."""
+    given = cast("accounts.AccountChange", {name: getattr(change, name) for name in change.model_fields_set})
+    async with context.change(Subject.CONFIG_CHANGED, f"account:{account}") as session:
+        return Account.of(await accounts.update_account(session, int(account), given))
+
+
+@router.get("/{account}/usage", operation_id="accounts_usage", summary="See what is used", responses=answers.READ)
+async def account_usage(account: AccountId, context: InContext, _caller: OperatorAuth) -> Usage:
+    """Return what an account has used of its limits, and when there is room again."""
+    async with context.read() as connection:
+        return Usage.of(await usage.usage(connection, inputs.row_id(int(account), "account")))
+
+
+@own.get("", operation_id="usage_get", summary="See what is used", responses=answers.LIST)
+async def own_usage(context: InContext, caller: AccountAuth) -> Usage:
+    """Return what your account has used of its limits, and when there is room again."""
+    async with context.read() as connection:
+        return Usage.of(await usage.usage(connection, caller.account_id))
 
 
 @router.get("/{account}/addresses", operation_id="addresses_list", summary="List addresses", responses=answers.READ)

@@ -17,4 +17,5 @@ _ALWAYS: tuple[type[PosthouseError], ...] = (Unauthenticated, Forbidden, Validat
 LIST = responses(*_ALWAYS)
 READ = responses(*_ALWAYS, NotFound)
 CREATE = responses(*_ALWAYS, NotFound, AddressInvalid, Conflict)
+UPDATE = responses(*_ALWAYS, NotFound, Conflict)
 REMOVE = READ

@@ -12,6 +12,7 @@ from api.routes.parameters import ID_PATTERN, Id, Paging
 from api.schemas.base import Text
 from api.schemas.messages import Delivery, DeliveryPage, DeliveryWithAttempts
 from shared.db.messages import DeliveryFilter, get_delivery, list_deliveries
+from shared.db.tags import MOST_TAGS
 from shared.errors import NotFound
 from shared.lifecycle import DeliveryState
 from shared.mail.address import parse
@@ -25,15 +26,19 @@ class DeliveryQuery(Paging):
     state: DeliveryState | None = None
     message_id: str | None = Field(default=None, pattern=ID_PATTERN, description="The id of their message.")
     recipient: Text | None = Field(default=None, description="The whole address.")
+    tag: list[Text] = Field(
+        default=[], max_length=MOST_TAGS, description="Of messages with this tag; repeated, with all of them."
+    )
 
 
 @router.get("", operation_id="deliveries_list", summary="List deliveries", responses=answers.LIST)
 async def list_(context: InContext, caller: AccountAuth, query: Annotated[DeliveryQuery, Query()]) -> DeliveryPage:
-    """Return deliveries, the newest first."""
+    """Return deliveries, the newest first; by tag, those of the newest message first."""
     wanted = DeliveryFilter(
         state=query.state,
         message_id=int(query.message_id) if query.message_id is not None else None,
         recipient=parse(query.recipient, field="recipient").text if query.recipient is not None else None,
+        tags=tuple(query.tag),
         stream=caller.stream,
     )
     async with context.read() as connection:

@@ -67,6 +67,18 @@ async def verify(account: AccountId, domain: Id, context: InContext, _caller: Op
         return await _detail(context, session, row)
 
 
+@router.post("/{domain}/disable", operation_id="domains_disable", summary="Disable a domain", responses=answers.READ)
+async def disable(account: AccountId, domain: Id, context: InContext, _caller: OperatorAuth) -> DomainWithRecords:
+    """Stop sending from a domain: what is handed in is refused from now on, and what was accepted before waits."""
+    return await _switch(context, account, domain, disabled=True)
+
+
+@router.post("/{domain}/enable", operation_id="domains_enable", summary="Enable a domain", responses=answers.READ)
+async def enable(account: AccountId, domain: Id, context: InContext, _caller: OperatorAuth) -> DomainWithRecords:
+    """Let the account send from a domain again; what waited goes out."""
+    return await _switch(context, account, domain, disabled=False)
+
+
 @router.post(
     "/{domain}/dkim-keys",
     operation_id="dkim_keys_create",
@@ -84,6 +96,13 @@ async def create_key(
         return DkimKey.of(
             await domains.create_dkim_key(session, context.ring, row, new.algorithm, selector=new.selector)
         )
+
+
+async def _switch(context: Context, account: str, domain: str, *, disabled: bool) -> DomainWithRecords:
+    async with context.change(Subject.CONFIG_CHANGED, f"account:{account}") as session:
+        owner = await accounts.get_account(session, int(account))
+        row = await domains.set_domain_disabled(session, owner.id, int(domain), disabled=disabled)
+        return await _detail(context, session, row)
 
 
 async def _detail(context: Context, session: AsyncSession, row: Row) -> DomainWithRecords:

@@ -43,6 +43,7 @@ async def create(new: NewEndpoint, context: InContext, caller: LiveAuth) -> Endp
         url=new.url,
         description=new.description,
         events=tuple(event.value for event in new.events),
+        delayed=new.delayed,
         authorization=new.authorization,
     )
     async with context.change(Subject.CONFIG_CHANGED, f"account:{caller.account_id}") as session:

@@ -120,6 +120,11 @@ async def _live_caller(request: Request) -> AccountCaller:
     return caller
 
 
+async def _any_caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
 async def _operator_caller(request: Request) -> Caller:
     caller: Caller = request.state.caller
     if caller.account_id is not None:
@@ -131,6 +136,8 @@ AccountAuth = Annotated[AccountCaller, Depends(_account_caller)]
 """The caller, who acts for an account; a sandbox key for the stream of its own only."""
 LiveAuth = Annotated[AccountCaller, Depends(_live_caller)]
 """The same, but no sandbox key: for what both streams of an account share."""
+AnyAuth = Annotated[Caller, Depends(_any_caller)]
+"""The caller: an account, or an operator where ``account_id`` is None."""
 OperatorAuth = Annotated[Caller, Depends(_operator_caller)]
 """The caller, who is an operator."""
 

@@ -2,12 +2,15 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
 
 from api.context import InContext
+from api.routes import answers
 from api.routes.guard import AccountAuth
-from api.routes.parameters import Id
+from api.routes.parameters import Id, Paging
 from api.routes.submissions import (
     BODY,
     KEY,
@@ -17,17 +20,24 @@ from api.routes.submissions import (
     read_submission,
     replayed_header,
 )
+from api.schemas.base import Text
 from api.schemas.messages import Message, SentMessage
+from api.schemas.summaries import MessagePage, MessageSummary
+from shared.db.message_list import MessageFilter, list_messages
 from shared.db.messages import get_message
+from shared.db.tags import MOST_TAGS
 from shared.errors import (
     AddressInvalid,
     DatabaseUnavailable,
     Forbidden,
     FromNotAllowed,
     IdempotencyConflict,
+    MessageLimitReached,
     NoRecipients,
     NotFound,
     Overloaded,
+    RateLimited,
+    RecipientLimitReached,
     TooLarge,
     Unauthenticated,
     ValidationFailed,
@@ -59,6 +69,9 @@ _KEY = (
             ValidationFailed,
             AddressInvalid,
             NoRecipients,
+            MessageLimitReached,
+            RecipientLimitReached,
+            RateLimited,
             Overloaded,
             DatabaseUnavailable,
         ),
@@ -71,8 +84,8 @@ async def send(request: Request, response: Response, context: InContext, caller:
     It comes as JSON; as a form, whose part `message` is that JSON and whose parts `attachment`, `inline` and `alternative` are
     files, an inline one named by its Content-ID or else its file name; or as a whole message, in JSON or as `message/rfc822`.
 
-    A recipient on the suppression list gets a delivery in state `suppressed` and no mail. What a sandbox key hands in is
-    taken in the same way, and goes nowhere.
+    A recipient on the suppression list gets a delivery in state `suppressed` and no mail; where `send_at` lies ahead, once it is due.
+    What a sandbox key hands in is taken in the same way, and goes nowhere.
     """
     key = header_key(request)
     body, content_type = await request.body(), request.headers.get("content-type", "")
@@ -87,6 +100,21 @@ async def send(request: Request, response: Response, context: InContext, caller:
     if submitted.replayed:
         response.headers[REPLAYED] = "true"
     return SentMessage.of(submitted)
+
+
+class MessageQuery(Paging):
+    """Which messages."""
+
+    tag: list[Text] = Field(default=[], max_length=MOST_TAGS, description="With this tag; repeated, with all of them.")
+
+
+@router.get("", operation_id="messages_list", summary="List messages", responses=answers.LIST)
+async def list_(context: InContext, caller: AccountAuth, query: Annotated[MessageQuery, Query()]) -> MessagePage:
+    """Return messages, the newest first, without what became of them."""
+    wanted = MessageFilter(tags=tuple(query.tag), stream=caller.stream)
+    async with context.read() as connection:
+        page = await list_messages(connection, caller.account_id, wanted, cursor=query.cursor, limit=query.limit)
+    return MessagePage(data=[MessageSummary.summary(view) for view in page.items], next_cursor=page.next_cursor)
 
 
 @router.get(

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from fastapi import HTTPException, Request, Response
@@ -14,6 +15,7 @@ from api.formdata import FormPart, boundary_of, read_form
 from api.idempotency import LONGEST, read_key
 from api.routes.guard import GuardedRoute, parse_json, read_json, validated
 from api.schemas.messages import Mailbox, SendMessage, SendRawMessage
+from api.schemas.options import SendOptions
 from api.submission import Disposition, File, Party, Submission
 from shared.errors import ValidationFailed
 from shared.web.problems import answer_to
@@ -184,20 +186,12 @@ def _file(part: FormPart, field: str) -> File:
 
 
 def _raw(caller: AccountCaller, message: SendRawMessage) -> Submission:
-    return Submission(
-        door="rest",
-        caller=caller,
-        raw=message.raw,
-        to=_parties("recipients", message.recipients),
-        extra=message.extra,
-        tags=tuple(message.tags),
-    )
+    return replace(_with_options(caller, message), raw=message.raw, to=_parties("recipients", message.recipients))
 
 
 def _of_parts(caller: AccountCaller, message: SendMessage, files: Iterable[File] = ()) -> Submission:
-    return Submission(
-        door="rest",
-        caller=caller,
+    return replace(
+        _with_options(caller, message),
         sender=Party(message.sender.name, message.sender.address, "from.address"),
         to=_parties("to", message.to),
         cc=_parties("cc", message.cc),
@@ -217,8 +211,19 @@ def _of_parts(caller: AccountCaller, message: SendMessage, files: Iterable[File]
         message_id=message.message_id,
         date=message.date,
         references=tuple(message.references),
-        extra=message.extra,
-        tags=tuple(message.tags),
+    )
+
+
+def _with_options(caller: AccountCaller, options: SendOptions) -> Submission:
+    return Submission(
+        door="rest",
+        caller=caller,
+        send_at=options.send_at,
+        require_tls=options.require_tls,
+        expires_at=options.expires_at,
+        save_sent=options.save_sent,
+        extra=options.extra,
+        tags=tuple(options.tags),
     )
 
 

@@ -16,12 +16,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from api.moments import read_moment
+
 T = TypeVar("T", bound=BaseModel)
 
-# RFC 3339 5.6; the zone is part of it, because a time without one is a guess.
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _BASE64_AT_ONCE = 256 * 1024
 """Characters: whole groups of four."""
 
@@ -44,25 +43,26 @@ class Output(BaseModel):
 
 
 def _storable(value: str) -> str:
-    if "\x00" in value:
-        raise PydanticCustomError("text_unstorable", "The character U+0000 cannot be stored; remove it")
+    if _UNSTORABLE.search(value):
+        raise PydanticCustomError(
+            "text_unstorable", "U+0000 and half of a surrogate pair cannot be stored; remove the character"
+        )
     return value
 
 
 Text = Annotated[str, AfterValidator(_storable)]
-"""Text that can be stored; half of a surrogate pair is refused by the type itself."""
+"""Text that can be stored."""
 
 
 def _read_moment(value: object) -> datetime:
-    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+    try:
+        moment = read_moment(value) if isinstance(value, str) else None
+    except ValueError:
+        raise PydanticCustomError("time_value", "There is no such time") from None
+    if moment is None:
         raise PydanticCustomError(
             "time_format", "A time is text such as 2026-11-20T13:00:00Z, with its zone (RFC 3339)"
         )
-    try:
-        moment = datetime.fromisoformat(value.upper())
-        moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise PydanticCustomError("time_value", "There is no such time") from None
     return moment
 
 

@@ -56,7 +56,7 @@ class Domain(Output):
     id: str
     name: str
     verified_at: Time | None = Field(description="Since when it is proven; nothing is sent from it before.")
-    disabled_at: Time | None
+    disabled_at: Time | None = Field(description="Since when nothing is accepted from it, and what was accepted waits.")
     separators: list[str]
     bounce_domain: str | None
     created_at: Time

@@ -15,11 +15,16 @@ _ENDPOINT: dict[str, object] = {
     "kind": "delivery",
     "format": "posthouse",
     "events": ["delivered", "failed", "bounced"],
+    "delayed": "every",
     "has_authorization": False,
     "previous_secret_until": None,
     "created_at": "2026-11-20T13:00:00.000000Z",
     "disabled_at": None,
 }
+_DELAYED = (
+    "Which failed attempts it is told of while others follow, as `delayed`: `every` one; only the `first` attempt; only the `last` "
+    "one before the final attempt (`final_attempt_next`). What a report says of a delay is told in any case."
+)
 _SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw1dI0Q7g8n2s="  # noqa: S105 - an example for the documentation
 
 
@@ -33,6 +38,7 @@ class NewEndpoint(Input):
     events: list[Annotated[EventType, Field(strict=False)]] = Field(
         default=[], description="Which types of events; all, where it is empty."
     )
+    delayed: Literal["every", "first", "last"] = Field(default="every", description=_DELAYED)
     kind: Literal["delivery", "inbound"] = "delivery"
     format: Literal["posthouse", "mox"] = "posthouse"
     authorization: Text | None = Field(
@@ -53,6 +59,7 @@ class Endpoint(Output):
     kind: str
     format: str
     events: list[EventType] = Field(description="Which types of events; all, where it is empty.")
+    delayed: str = Field(description=_DELAYED)
     has_authorization: bool = Field(description="Whether calls carry an Authorization header.")
     previous_secret_until: Time | None = Field(description="Until when calls are signed with the previous secret too.")
     created_at: Time
@@ -87,6 +94,7 @@ def _fields(row: Row) -> dict[str, Any]:
         "kind": row.kind,
         "format": row.format,
         "events": [EventType(name) for name in row.events],
+        "delayed": row.delayed,
         "has_authorization": row.authorization_sealed is not None,
         "previous_secret_until": row.previous_secret_until,
         "created_at": row.created_at,

@@ -48,6 +48,7 @@ class Event(Output):
                 text=view.text or "",
                 category=Category(view.category) if view.category else None,
                 suppressing=view.suppressing,
+                final_attempt_next=view.final_attempt_next,
                 dsn=view.type is EventType.BOUNCED or (view.report_id is not None and view.type not in _NOT_BY_DSN),
             ),
         )

@@ -9,8 +9,10 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from api.schemas.base import Base64, Input, Moment, Output, PageOf, Text, Time, example
 from api.schemas.mailbox import split_mailbox
+from api.schemas.options import SendOptions
+from api.schemas.summaries import MESSAGE, MessageSummary, message_fields
 from shared.db.accept import AcceptedMessage
-from shared.db.messages import AttemptView, DeliveryDetail, DeliveryView, MessageDetail
+from shared.db.messages import AttemptView, DeliveryDetail, DeliveryView, HoldView, MessageDetail
 from shared.lifecycle import DeliveryState
 
 _SENT_DELIVERY: dict[str, object] = {
@@ -18,6 +20,7 @@ _SENT_DELIVERY: dict[str, object] = {
     "recipient": "grace@example.org",
     "from_id": "mzxw6ytboi2gk3tunbuw4zzanf",
     "state": "queued",
+    "suppressed": False,
 }
 _ATTEMPT: dict[str, object] = {
     "number": 1,
@@ -39,6 +42,7 @@ _DELIVERY: dict[str, object] = {
     "mail_from": "ada+mzxw6ytboi2gk3tunbuw4zzanf@example.com",
     "from_id": "mzxw6ytboi2gk3tunbuw4zzanf",
     "state": "delivered",
+    "held": None,
     "attempts_made": 1,
     "created_at": "2026-11-20T13:00:00.000000Z",
     "due_at": None,
@@ -50,6 +54,7 @@ _DELIVERY: dict[str, object] = {
     "enhanced_code": "2.0.0",
     "text": "2.0.0 Ok: queued as 4F1A2",
 }
+DELIVERY_WITH_ATTEMPTS: dict[str, object] = {**_DELIVERY, "attempts": [_ATTEMPT]}
 _MESSAGE_ID = "<0Zk3v9hVqLk1W2x3Y4z5Aw@mail.example.com>"
 
 
@@ -111,7 +116,7 @@ class Attachment(Input):
     )
 
 
-class SendMessage(Input):
+class SendMessage(SendOptions):
     """A message to send: at least one recipient, and text or HTML."""
 
     model_config = example(
@@ -146,11 +151,9 @@ class SendMessage(Input):
     references: list[Text] = Field(
         default=[], description="Message-IDs of the conversation, the oldest first; the last becomes In-Reply-To."
     )
-    extra: dict[Text, Text] = Field(default={}, description="Comes back with every event; never part of the mail.")
-    tags: list[Text] = Field(default=[], description="Come back with every event.")
 
 
-class SendRawMessage(Input):
+class SendRawMessage(SendOptions):
     """A whole message to send: what its header says, nothing else, decides about From, Message-ID, Date and the rest."""
 
     model_config = example(
@@ -168,8 +171,6 @@ class SendRawMessage(Input):
         default=[],
         description="Whom it goes to, whatever its header says; without them, to all that To, Cc and Bcc name.",
     )
-    extra: dict[Text, Text] = Field(default={}, description="Comes back with every event; never part of the mail.")
-    tags: list[Text] = Field(default=[], description="Come back with every event.")
 
 
 class SentDelivery(Output):
@@ -180,7 +181,12 @@ class SentDelivery(Output):
     id: str
     recipient: str
     from_id: str | None = Field(description="The token in its return path; null where the credential uses none.")
-    state: DeliveryState = Field(description="`queued`, or `suppressed`: the recipient is on the suppression list.")
+    state: DeliveryState = Field(
+        description="`queued`; `suppressed`, where the recipient is on the suppression list and it was due; `held`, where a hold rule matches it."
+    )
+    suppressed: bool = Field(
+        description="Whether the recipient is on the suppression list. What is not due yet, or held, is asked again at its start."
+    )
 
 
 class SentMessage(Output):
@@ -199,7 +205,9 @@ class SentMessage(Output):
             id=str(message.id),
             message_id=message.message_id,
             deliveries=[
-                SentDelivery(id=str(d.id), recipient=d.recipient, from_id=d.from_id, state=d.state)
+                SentDelivery(
+                    id=str(d.id), recipient=d.recipient, from_id=d.from_id, state=d.state, suppressed=d.suppressed
+                )
                 for d in message.deliveries
             ],
         )
@@ -240,6 +248,25 @@ class Attempt(Output):
         )
 
 
+class Held(Output):
+    """That a delivery waits until somebody releases it."""
+
+    model_config = example({"by": "account", "rule": "5", "reason": "the price list is wrong"})
+
+    by: Literal["account", "operator"]
+    rule: str | None = Field(description="The id of the hold rule; null: by hand, or by an operator's rule.")
+    reason: str = Field(description="That of the rule.")
+
+    @classmethod
+    def of(cls, view: HoldView, *, to_operator: bool) -> "Held":
+        """Show a hold; what operators wrote is not for accounts."""
+        shown = to_operator or not view.by_operator
+        rule = str(view.rule_id) if shown and view.rule_id is not None else None
+        return cls(
+            by="operator" if view.by_operator else "account", rule=rule, reason=view.reason if rule is not None else ""
+        )
+
+
 class Delivery(Output):
     """One message to one recipient, as it stands."""
 
@@ -251,6 +278,7 @@ class Delivery(Output):
     mail_from: str = Field(description="Its return path.")
     from_id: str | None
     state: DeliveryState
+    held: Held | None = Field(description="By whom it is held, also while it is in flight; null when it is not.")
     attempts_made: int
     created_at: Time
     due_at: Time | None = Field(description="When it is tried next; null when settled.")
@@ -271,17 +299,18 @@ class Delivery(Output):
 class DeliveryWithAttempts(Delivery):
     """A delivery and every try at it, the first one first."""
 
-    model_config = example({**_DELIVERY, "attempts": [_ATTEMPT]})
+    model_config = example(DELIVERY_WITH_ATTEMPTS)
 
     attempts: list[Attempt]
 
     @classmethod
-    def detail(cls, detail: DeliveryDetail) -> "DeliveryWithAttempts":
+    def detail(cls, detail: DeliveryDetail, *, to_operator: bool = False) -> "DeliveryWithAttempts":
         """Show a delivery with its attempts."""
-        return cls(**_delivery_fields(detail.delivery), attempts=[Attempt.of(attempt) for attempt in detail.attempts])
+        attempts = [Attempt.of(attempt) for attempt in detail.attempts]
+        return cls(**_delivery_fields(detail.delivery, to_operator=to_operator), attempts=attempts)
 
 
-def _delivery_fields(view: DeliveryView) -> dict[str, Any]:
+def _delivery_fields(view: DeliveryView, *, to_operator: bool = False) -> dict[str, Any]:
     return {
         "id": str(view.id),
         "message": str(view.message_id),
@@ -289,6 +318,7 @@ def _delivery_fields(view: DeliveryView) -> dict[str, Any]:
         "mail_from": view.mail_from,
         "from_id": view.from_id,
         "state": view.state,
+        "held": Held.of(view.hold, to_operator=to_operator) if view.hold is not None else None,
         "attempts_made": view.attempts,
         "created_at": view.created_at,
         "due_at": view.due_at,
@@ -308,56 +338,15 @@ class DeliveryPage(PageOf[Delivery]):
     model_config = example({"data": [_DELIVERY], "next_cursor": None})
 
 
-class Message(Output):
+class Message(MessageSummary):
     """A submission and what became of it so far."""
 
-    model_config = example(
-        {
-            "id": "770",
-            "created_at": "2026-11-20T13:00:00.000000Z",
-            "door": "rest",
-            "message_id": _MESSAGE_ID,
-            "sender": "ada@example.com",
-            "subject": "Grüße",
-            "size": 1843,
-            "smtputf8": False,
-            "test": False,
-            "extra": {"order": "4711"},
-            "tags": ["welcome"],
-            "deliveries": [{**_DELIVERY, "attempts": [_ATTEMPT]}],
-        }
-    )
+    model_config = example({**MESSAGE, "deliveries": [DELIVERY_WITH_ATTEMPTS]})
 
-    id: str
-    created_at: Time
-    door: str = Field(description="How it was handed in.")
-    message_id: str = Field(description="The Message-ID header, with its angle brackets.")
-    sender: str
-    subject: str
-    size: int = Field(description="In octets, header included.")
-    smtputf8: bool = Field(
-        description="Whether it can only be sent to hosts that know internationalised mail (RFC 6531)."
-    )
-    test: bool = Field(description="Whether a sandbox key handed it in: its outcomes are simulated.")
-    extra: dict[str, str]
-    tags: list[str]
     deliveries: list[DeliveryWithAttempts]
 
     @classmethod
     def of(cls, detail: MessageDetail) -> "Message":
         """Show a message."""
-        view = detail.message
-        return cls(
-            id=str(view.id),
-            created_at=view.created_at,
-            door=view.door,
-            message_id=view.message_id,
-            sender=view.sender,
-            subject=view.subject,
-            size=view.size,
-            smtputf8=view.smtputf8,
-            test=view.is_test,
-            extra=dict(view.extra),
-            tags=list(view.tags),
-            deliveries=[DeliveryWithAttempts.detail(delivery) for delivery in detail.deliveries],
-        )
+        deliveries = [DeliveryWithAttempts.detail(delivery) for delivery in detail.deliveries]
+        return cls(**message_fields(detail.message), deliveries=deliveries)

@@ -20,6 +20,7 @@ _FACTS: dict[str, Any] = {
     "text": "2.0.0 Ok: queued as 4F1A2",
     "category": None,
     "suppressing": False,
+    "final_attempt_next": False,
     "dsn": False,
 }
 EVENT_EXAMPLE: dict[str, Any] = {
@@ -49,6 +50,9 @@ class EventFacts(Output):
     text: str = Field(description="What the other side said, or what we say of it.")
     category: Category | None = Field(description="Whose trouble a failure is.")
     suppressing: bool = Field(description="Whether this event put the recipient on the suppression list.")
+    final_attempt_next: bool = Field(
+        description="With `delayed`: whether the next attempt is the last that the retry schedule, or the message's own time limit, allows."
+    )
     dsn: bool = Field(description="Whether a delivery status notification says so (RFC 3464).")
 
 

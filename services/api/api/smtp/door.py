@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
@@ -11,13 +11,15 @@ from api.idempotency import read_key
 from api.metadata import IDEMPOTENCY_KEY, idempotency_keys, waives_tls
 from api.metrics import ApiMetrics
 from api.smtp.logins import Logins
-from api.submission import Party, Submission
+from api.submission import FURTHEST_SEND, Party, Submission
 from api.submit import Submitter
 from shared.clock import Clock, utc_now
 from shared.errors import (
     AddressInvalid,
     BadInput,
+    FromIdTaken,
     FromNotAllowed,
+    LimitReached,
     PosthouseError,
     TooLarge,
     Unavailable,
@@ -30,7 +32,6 @@ from shared.smtpd.future_release import KEYWORDS, HoldRefused, held_until, offer
 from shared.smtpd.grammar import Parameters
 
 MAIL_PARAMETERS = KEYWORDS | {"AUTH", "REQUIRETLS"}
-LONGEST_HOLD = timedelta(days=60)
 
 _NEEDS_TLS = Reply(523, "5.7.10", "REQUIRETLS needs TLS on this connection too")  # RFC 8689 4.1
 _TLS_VALUE = Reply(501, "5.5.4", "REQUIRETLS takes no value")  # RFC 8689 2
@@ -62,7 +63,7 @@ class SubmissionHandler:
 
     def ehlo_lines(self, session: Session) -> Sequence[str]:
         """Return what is offered beyond the core's own."""
-        lines = [offer(self._now(), LONGEST_HOLD)]
+        lines = [offer(self._now(), FURTHEST_SEND)]
         return [*lines, "REQUIRETLS"] if session.tls is not None else lines  # RFC 8689 2
 
     async def on_connect(self, session: Session) -> Reply | None:
@@ -151,7 +152,7 @@ class SubmissionHandler:
             if session.tls is None:
                 raise _Refused("needs_tls", _NEEDS_TLS)
         try:
-            held_until(params, self._now(), LONGEST_HOLD)
+            held_until(params, self._now(), FURTHEST_SEND)
         except HoldRefused as refused:
             raise _Refused("validation_failed", refused.reply) from None
 
@@ -170,27 +171,29 @@ def result_of(error: Exception) -> str:
 def reply_to(error: PosthouseError) -> Reply:
     """Return the reply to what is wrong with a submission."""
     match error:
-        case FromNotAllowed() if error.facts.get("domain_disabled"):
-            return _DISABLED
         case FromNotAllowed():
-            return Reply(550, "5.7.1", error.message)
+            reply = _DISABLED if error.facts.get("domain_disabled") else Reply(550, "5.7.1", error.message)
         case AddressInvalid() | ValidationFailed() if (error.field or "").startswith("raw.from"):
-            return Reply(550, "5.6.0", error.message)
+            reply = Reply(550, "5.6.0", error.message)
+        case ValidationFailed() if error.facts.get("one_recipient"):
+            reply = Reply(554, "5.5.3", error.message)
+        case FromIdTaken() | ValidationFailed() if error.field == "mail_from":
+            reply = Reply(554, "5.1.7", error.message)  # RFC 3463 3.2, and as mox
         case TooLarge():
-            return Reply(552, "5.3.4", error.message)
+            reply = Reply(552, "5.3.4", error.message)
         case BadInput():
-            return Reply(554, "5.6.0", error.message)
+            reply = Reply(554, "5.6.0", error.message)
+        case LimitReached():
+            reply = Reply(451, "4.7.1", error.message)
         case Unavailable():
-            return Reply(451, "4.3.0", error.message)
+            reply = Reply(451, "4.3.0", error.message)
         case _:
             raise error
+    return reply
 
 
 def _of(caller: AccountCaller) -> Submission:
-    return Submission(
-        door="smtp",
-        caller=caller,
-    )
+    return Submission(door="smtp", caller=caller)
 
 
 def _hold_as_said(envelope: Envelope) -> dict[str, str]:
@@ -201,6 +204,6 @@ def _hold_as_said(envelope: Envelope) -> dict[str, str]:
 
 def _held(envelope: Envelope, moment: datetime) -> datetime | None:
     try:
-        return held_until(envelope.mail_params, moment, LONGEST_HOLD)
+        return held_until(envelope.mail_params, moment, FURTHEST_SEND)
     except HoldRefused:  # it was right at MAIL, and that moment has passed since
         return None

@@ -13,8 +13,10 @@ from shared.errors import (
     BadInput,
     Conflict,
     FromNotAllowed,
+    LimitReached,
     NoRecipients,
     NotFound,
+    RecipientLimitReached,
     TooLarge,
 )
 from shared.web import problems
@@ -31,6 +33,8 @@ Code = Literal[
     "domainDisabled",
     "noRecipients",
     "messageTooLarge",
+    "messageLimitReached",
+    "recipientLimitReached",
     "malformedMessageID",
 ]
 
@@ -66,14 +70,17 @@ JSON_TYPE: Final = "application/json; charset=utf-8"
 class Fault(Exception):
     """An error that has a code of mox's."""
 
-    def __init__(self, code: Code, message: str, *, status: int = 400) -> None:
-        """Take the code, a text for a person, and the status where it is not the usual one."""
+    def __init__(
+        self, code: Code, message: str, *, status: int = 400, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Take the code, a text for a person, the status where it is not the usual one, and further header fields."""
         super().__init__(code)
         self.code, self.message, self.status = code, message, status
+        self.headers = headers or {}
 
     def response(self) -> Response:
         """Return it as mox answers it."""
-        return json_response({"Code": self.code, "Message": problems.clean(self.message)}, self.status)
+        return json_response({"Code": self.code, "Message": problems.clean(self.message)}, self.status, self.headers)
 
 
 class Turned(Exception):
@@ -100,8 +107,12 @@ def plain(status: int, text: str, headers: Mapping[str, str] | None = None) -> R
     return PlainTextResponse(f"{text}\n", status, {**HEADERS, **(headers or {})})
 
 
-def fault_of(error: BadInput) -> Fault:
-    """Return the fault that tells of an error that the caller can mend."""
+def fault_of(error: BadInput | LimitReached) -> Fault:
+    """Return the fault that tells of an error that the caller can mend, or wait for the end of."""
+    return _of_limit(error) if isinstance(error, LimitReached) else _of_input(error)
+
+
+def _of_input(error: BadInput) -> Fault:
     message = f"{error.field}: {error.message}" if error.field else error.message
     match error:
         case AddressInvalid():
@@ -118,6 +129,13 @@ def fault_of(error: BadInput) -> Fault:
             return Fault("user", message)
 
 
+def _of_limit(error: LimitReached) -> Fault:
+    # mox has no code for a rate.
+    code: Code = "recipientLimitReached" if isinstance(error, RecipientLimitReached) else "messageLimitReached"
+    wait = error.facts.get("retry_after")
+    return Fault(code, error.message, headers={} if wait is None else {"Retry-After": str(wait)})
+
+
 def result_of(error: Exception) -> Result:
     """Return what a call counts as that ended with an error: the code that its caller is told, where it is told one."""
     match error:
@@ -129,7 +147,7 @@ def result_of(error: Exception) -> Result:
             return "messageTooLarge"
         case HTTPException():  # the body does not come
             return "protocol"
-        case BadInput():
+        case BadInput() | LimitReached():
             return fault_of(error).code
         case _:
             return "server" if problems.answer_to(error).expected else "internal"
@@ -155,7 +173,7 @@ def respond(error: Exception, scope: Mapping[str, Any]) -> Response:
         if error.status_code == 413:
             return Fault("messageTooLarge", str(error.detail)).response()
         return plain(error.status_code, str(error.detail), error.headers)
-    if isinstance(error, BadInput):
+    if isinstance(error, BadInput | LimitReached):
         return fault_of(error).response()
     problems.respond(error, scope)  # for its line in the log; the rest of it is for REST
     return Fault("server", problems.answer_to(error).detail).response()

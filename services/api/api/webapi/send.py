@@ -5,7 +5,7 @@ import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from starlette.responses import Response
@@ -14,7 +14,7 @@ from api.caller import AccountCaller
 from api.context import Context
 from api.idempotency import read_key
 from api.schemas.base import decode_base64
-from api.submission import Disposition, File, Party, Submission
+from api.submission import FURTHEST_SEND, Disposition, File, Party, Submission
 from api.webapi import values
 from api.webapi.faults import Fault, json_response
 from api.webapi.form import Call, FileField, Upload
@@ -24,7 +24,6 @@ from shared.mail import headers
 from shared.mail.address import parse
 
 _LOOP_MAY_DECODE = 64 * 1024
-_FURTHEST: Final = timedelta(days=60)
 _MESSAGE_ID: Final = re.compile(r"<[^<>\s]+>")
 _DISPOSITIONS: Final[dict[FileField, Disposition]] = {
     "alternativefile": "alternative",
@@ -217,6 +216,7 @@ def _completed(plain: Submission, request: SendRequest, uploads: Sequence[Upload
         send_at=_send_at(request),
         as_said={"send_at": request.future_release} if request.future_release is not None else None,
         require_tls=request.require_tls,
+        save_sent=request.save_sent,
     )
 
 
@@ -244,8 +244,6 @@ def _send_at(request: SendRequest) -> datetime | None:
     """Return when to send, None for now; and refuse what cannot be promised."""
     now = utc_now()
     moment = request.future_release
-    if moment is not None and moment > now + _FURTHEST:
+    if moment is not None and moment > now + FURTHEST_SEND:
         raise Fault("user", "FutureRelease is more than 60 days ahead")
-    if request.save_sent:
-        raise Fault("user", "SaveSent is not available in this version: there are no mailboxes yet; leave it out")
     return moment if moment is not None and moment > now else None

@@ -1,7 +1,7 @@
 """The numbered cases of the reference system that the client decides: what the server does, and what each delivery becomes."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import timedelta
 from random import Random
 from typing import Any
 
@@ -12,10 +12,10 @@ from delivery.smtp import Mail, RcptResult, Session, SmtpError
 from fakes.smtp_server import Script
 from shared.db.outcomes import AttemptFacts
 from shared.events import EventType
+from shared.worker.backoff import DELIVERY_MOX
 
 Stand = Any
 
-NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 CONTENT = b"Subject: x\r\n\r\ntext\r\n"
 DELIVERED, DELAYED, FAILED = EventType.DELIVERED, EventType.DELAYED, EventType.FAILED
 
@@ -80,7 +80,7 @@ def event(session: Session | None, result: RcptResult | SmtpError) -> tuple[Even
         facts = AttemptFacts(stage=result.stage.value)
         pipelined = session is not None and session.extensions.pipelining
         said = Result(result.accepted, result.code, result.enhanced, result.text, facts, pipelined=pipelined)
-    outcome = decide(Tried(1, 1, 1, NOW, "mox"), said, now=NOW, random=Random(1))
+    outcome = decide(Tried(1, 1, 1, timedelta(), DELIVERY_MOX), said, random=Random(1))
     return outcome.event, outcome.code
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from shared.db import accept, workers
@@ -45,6 +45,13 @@ class Mailroom:
                 )
             )  # fmt: skip
         return made
+
+    async def one_message(self, recipients: list[str], *, site: SiteName, **options: object) -> accept.NewMessage:
+        """One message to all the recipients, not stored yet; ``due_at`` is of its deliveries, the rest of the message."""
+        due_at = options.pop("due_at", None)
+        alone = await self.messages(recipients, site=site)
+        deliveries = tuple(replace(message.deliveries[0], due_at=due_at) for message in alone)  # type: ignore[arg-type] # a time
+        return replace(alone[0], deliveries=deliveries, send_at=due_at, **options)  # type: ignore[arg-type] # passed on
 
     async def accept(self, recipients: list[str]) -> list[int]:
         """Store one message for each recipient; return the delivery ids."""

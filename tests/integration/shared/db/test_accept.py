@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from integration.shared.db.queue_data import Mailroom
-from shared.db import accept, budgets, client_from_ids, idempotency
+from shared.db import accept, client_from_ids, idempotency, usage
 from shared.db.accept import AcceptedMessage, NewMessage, Result
 from shared.db.idempotency import IdempotencyKey
 from shared.errors import (
@@ -21,6 +21,7 @@ from shared.errors import (
     RecipientLimitReached,
 )
 from shared.lifecycle import DeliveryState
+from shared.mail.address import parse
 
 Connection = asyncpg.Connection
 
@@ -169,7 +170,9 @@ async def test_a_from_id_that_a_client_chose_is_unique_while_its_delivery_is_kep
 ) -> None:
     async def chosen(token: str) -> NewMessage:
         [message] = await room.messages(["grace@example.org"])
-        delivery = replace(message.deliveries[0], from_id=token, client_chose_from_id=True)
+        delivery = replace(
+            message.deliveries[0], mail_from=f"Me+{token}@ours.test", from_id=token, client_chose_from_id=True
+        )
         return replace(message, deliveries=(delivery,))
 
     first, same, folded, twin, another = [await chosen(t) for t in ("abc", "abc", "ABC", "x", "x")]
@@ -179,7 +182,10 @@ async def test_a_from_id_that_a_client_chose_is_unique_while_its_delivery_is_kep
         twin.id,
         "from_id_taken",
     ]
-    assert await client_from_ids.find(connection, room.account_id, "Abc") == first.deliveries[0].id
+    assert await client_from_ids.find(connection, room.account_id, parse("mE+Abc@ours.test")) == first.deliveries[0].id
+    for stranger in ("you+abc@ours.test", "me+abc@theirs.test", "me+abcd@ours.test", "abc@ours.test", "me@ours.test"):
+        assert await client_from_ids.find(connection, room.account_id, parse(stranger)) is None
+    assert await client_from_ids.find(connection, room.account_id + 1, parse("me+abc@ours.test")) is None
     await connection.execute("UPDATE delivery SET keep_until = now() WHERE id = $1", first.deliveries[0].id)
     assert ids(await take(connection, same)) == [same.id]
     assert isinstance((await take(connection, folded))[0], FromIdTaken)
@@ -240,7 +246,7 @@ async def test_recipients_that_an_account_never_wrote_to_are_counted_apart(
     [known] = await room.messages(["old@example.org"])
     await take(connection, known)
     await limited(connection, room, first_time_recipients_per_day=2)
-    await budgets.meet_all(connection, room.account_id)
+    await usage.meet_all(connection, room.account_id)
     again, one, two, three, one_again = await room.messages(
         [f"{name}@example.org" for name in ("old", "one", "two", "three", "one")]
     )
@@ -261,7 +267,7 @@ async def test_a_rate_lets_a_burst_of_a_second_pass_and_then_paces(connection: C
     assert ids(results) == [messages[0].id, messages[1].id, "rate_limited"]
     assert isinstance(results[2], RateLimited)
     assert retry_after(results[2]) == 1
-    await connection.execute("UPDATE account_budget SET paid_until = paid_until - interval '1 second'")
+    await connection.execute("UPDATE account_usage SET paid_until = paid_until - interval '1 second'")
     assert ids(await take(connection, messages[3])) == [messages[3].id]
 
 

@@ -244,6 +244,7 @@ async def test_what_a_payload_needs_is_read_in_one_go(database_url: str) -> None
             "text": "no",
             "category": "recipient",
             "suppressing": True,
+            "final_attempt_next": True,
         }
         event_id = await customer.event(delivery_id, "failed", **facts)
         await customer.connection.execute("UPDATE message SET extra = '{\"a\": \"b\"}', tags = '{x,y}'")

@@ -64,6 +64,7 @@ async def test_a_sealed_secret_does_not_open_in_another_row(
         (NewEndpoint("https://x.example", authorization=""), "authorization"),
         (NewEndpoint("https://x.example", authorization=" a"), "authorization"),
         (NewEndpoint("https://x.example", authorization="é"), "authorization"),
+        (NewEndpoint("https://x.example", format="mox", delayed="last"), "delayed"),
         (NewEndpoint("https://x.example", secret="whsec_short"), None),
     ],
 )

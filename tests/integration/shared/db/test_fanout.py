@@ -44,6 +44,33 @@ async def test_an_endpoint_that_is_off_or_for_other_things_gets_nothing(database
         assert await customer.queued() == []
 
 
+async def test_an_endpoint_hears_of_the_delays_it_chose(database_url: str) -> None:
+    async with Customer(database_url) as customer:
+        chosen = {(await customer.endpoint(delayed=which))[0]: which for which in ("every", "first", "last")}
+        delivery_id = await customer.delivery()
+        reported = await customer.event(delivery_id, "delayed", report_id=7)
+        events = [
+            await customer.event(delivery_id, kind, attempt=attempt, final_attempt_next=final)
+            for kind, attempt, final in (
+                ("delayed", 1, False),
+                ("delayed", 2, False),
+                ("delayed", 3, True),
+                ("failed", 4, False),
+            )
+        ]
+
+        assert (await fan_out(customer.connection)).events == 5
+
+        told: dict[str, list[int]] = {"every": [], "first": [], "last": []}
+        for call in await customer.calls():
+            told[chosen[call["endpoint_id"]]].append(call["event_id"])
+        assert told == {
+            "every": [reported, *events],
+            "first": [reported, events[0], events[3]],
+            "last": [reported, events[2], events[3]],
+        }
+
+
 async def test_received_mail_goes_to_endpoints_for_inbound_only(database_url: str) -> None:
     async with Customer(database_url) as customer:
         await customer.endpoint()

@@ -44,16 +44,18 @@ class Office:
         async with self.connection.transaction():
             return await outcomes.record(self.connection, what)
 
-    async def report(self, delivery_id: int, action: str, *, code: int = 550, immediate: bool = True) -> Outcome:
+    async def report(
+        self, delivery_id: int, action: str, *, code: int = 550, immediate: bool = True, counted: bool = True
+    ) -> Outcome:
         (report_id,) = await self.room.ids.take(self.connection, 1)
         await self.connection.execute(
-            """INSERT INTO report (id, inbound_message_id, account_id, delivery_id, kind, action, code, enhanced, text, category, immediate)
-            VALUES ($1, 1, $2, $3, 'dsn', $4, $5, '5.1.1', 'no such user', 'recipient', $6)""",
-            report_id, self.room.account_id, delivery_id, action, code, immediate,
+            """INSERT INTO report (id, inbound_message_id, account_id, delivery_id, kind, action, code, enhanced, text, category, immediate, counted)
+            VALUES ($1, 1, $2, $3, 'dsn', $4, $5, '5.1.1', 'no such user', 'recipient', $6, $7)""",
+            report_id, self.room.account_id, delivery_id, action, code, immediate, counted,
         )  # fmt: skip
         return Outcome(
             delivery_id, Source.REPORT, outcomes.report_event("dsn", action), code=code, enhanced="5.1.1", text="no such user",
-            category=Category.RECIPIENT, immediate=immediate, report_id=report_id,
+            category=Category.RECIPIENT, immediate=immediate, counted=counted, report_id=report_id,
         )  # fmt: skip
 
     async def state(self, delivery_id: int) -> str:
@@ -173,7 +175,9 @@ async def test_recipient_failures_suppress_at_once_or_three_in_a_row(
     for turn in range(1, needed + 1):
         (delivery,) = await office.started("a@b.test")
         recorded = await office.record(
-            office.outcome(delivery, EventType.FAILED, 554, category=Category.RECIPIENT, immediate=immediate)
+            office.outcome(
+                delivery, EventType.FAILED, 554, category=Category.RECIPIENT, immediate=immediate, counted=True
+            )
         )
         assert bool(recorded.suppressing) == (turn == needed)
         assert await office.connection.fetchval("SELECT suppressing FROM event WHERE delivery_id = $1", delivery) == (
@@ -192,18 +196,67 @@ async def test_a_success_between_failures_starts_the_count_again(office: Office)
         (EventType.FAILED, 554),
     ):
         (delivery,) = await office.started("a@b.test")
-        await office.record(office.outcome(delivery, event, code, category=Category.RECIPIENT))
+        await office.record(office.outcome(delivery, event, code, category=Category.RECIPIENT, counted=True))
     assert await office.connection.fetchval("SELECT count(*) FROM suppression") == 0
 
 
-@pytest.mark.parametrize(
-    ("category", "code"), [(Category.REPUTATION, 550), (Category.POLICY, 554), (Category.RECIPIENT, 0)]
-)
-async def test_what_is_not_the_recipients_fault_never_suppresses(office: Office, category: Category, code: int) -> None:
+async def test_a_connection_that_fails_never_suppresses_even_after_two_failures(office: Office) -> None:
+    for code in (554, 554, 0, 0):
+        (delivery,) = await office.started("a@b.test")
+        await office.record(office.outcome(delivery, EventType.FAILED, code, counted=code != 0))
+    assert await office.connection.fetchval("SELECT count(*) FROM suppression") == 0
+    (delivery,) = await office.started("a@b.test")
+    await office.record(office.outcome(delivery, EventType.FAILED, 0, counted=True, immediate=True))
+    assert await office.connection.fetchval("SELECT count(*) FROM suppression") == 0
+
+
+async def test_failures_that_do_not_speak_of_the_recipient_are_not_counted(office: Office) -> None:
     for _ in range(4):
         (delivery,) = await office.started("a@b.test")
-        await office.record(office.outcome(delivery, EventType.FAILED, code, category=category, immediate=True))
+        await office.record(office.outcome(delivery, EventType.FAILED, 550, category=Category.REPUTATION))
     assert await office.connection.fetchval("SELECT count(*) FROM suppression") == 0
+    assert await office.connection.fetchval("SELECT count(*) FROM recipient_state") == 0
+
+
+async def test_who_keeps_no_deliveries_has_no_failures_in_a_row(office: Office) -> None:
+    await office.connection.execute("UPDATE account SET keep_deliveries_seconds = 0 WHERE id <> 0")
+    for immediate in (False, False, False, True):
+        assert await office.connection.fetchval("SELECT count(*) FROM suppression") == 0
+        (delivery,) = await office.started("a@b.test")
+        await office.record(office.outcome(delivery, EventType.FAILED, 554, counted=True, immediate=immediate))
+    assert await office.connection.fetchval("SELECT reason FROM suppression") == "hard_bounce"
+
+
+async def test_an_operator_who_gives_up_on_mail_suppresses_nobody(office: Office) -> None:
+    for _ in range(4):
+        (delivery,) = await office.started("a@b.test")
+        await office.record(Outcome(delivery, Source.OPERATOR, EventType.FAILED, text="given up"))
+    assert await office.connection.fetchval("SELECT count(*) FROM suppression") == 0
+
+
+async def test_reports_of_failure_count_too(office: Office) -> None:
+    for turn in (1, 2, 3):
+        (delivery,) = await office.started("a@b.test")
+        await office.record(
+            await office.report(delivery, "failed", immediate=False)
+        )  # parked until the attempt is settled
+        await office.record(office.outcome(delivery, EventType.FAILED, 0))
+        found = await office.connection.fetchval("SELECT failures FROM recipient_state")
+        assert found == turn
+    assert await office.connection.fetchval("SELECT reason FROM suppression") == "failures_in_a_row"
+
+
+async def test_only_a_delay_says_that_the_next_attempt_is_the_last(office: Office) -> None:
+    last, canceled = await office.started("a@b.test", "c@b.test")
+    await office.connection.execute("UPDATE delivery_queue SET cancel_at = now() WHERE delivery_id = $1", canceled)
+    await office.record(
+        *(
+            office.outcome(i, EventType.DELAYED, 451, retry_in=timedelta(hours=1), final_attempt_next=True)
+            for i in (last, canceled)
+        )
+    )
+    rows = await office.connection.fetch("SELECT type, final_attempt_next FROM event ORDER BY id")
+    assert [tuple(row) for row in rows] == [("delayed", True), ("canceled", False)]
 
 
 async def test_a_late_report_marks_the_delivered_mail_bounced_and_suppresses(office: Office) -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import ConfigurationError, ValidationFailed
+from shared.errors import AddressInvalid, ConfigurationError, ValidationFailed
 from shared.mail.address import parse
-from shared.mail.from_id import FromIds, return_path, token_of
+from shared.mail.from_id import FromIds, chosen_token, return_path, token_of
 
 OLD, NEW, FOREIGN = (bytes([octet]) * 16 for octet in (1, 2, 3))
 
@@ -84,10 +84,44 @@ def test_a_return_path_too_long_for_smtp_needs_a_bounce_domain() -> None:
     assert return_path(too_long, token, bounce_domain="bounces.d") == f"b+{token}@bounces.d"
 
 
-def test_the_token_is_the_text_after_the_first_separator() -> None:
-    assert token_of("user+abc", ["+"]) == "abc"
-    assert token_of("user+abc+d", ["+"]) == "abc+d"
-    assert token_of("us-er+abc", ["+", "-"]) == "er+abc"
-    assert token_of("user+", ["+"]) == ""
-    assert token_of("user", ["+"]) is None
-    assert token_of("user", []) is None
+def test_what_a_client_chose_is_the_text_after_the_first_separator() -> None:
+    assert chosen_token("user+abc", "+") == "abc"
+    assert chosen_token("user+abc+d.E", "+") == "abc+d.E"
+    assert chosen_token("us-er+abc", "-") == "er+abc"
+    assert chosen_token("user+", "+") == ""
+    assert chosen_token("user", "+") is None
+
+
+@pytest.mark.parametrize("token", ["a b", "ü", ".a", "a.", "a..b", 'a"b', "a\\b", "a,b"])
+def test_a_chosen_token_that_needs_quotes_is_refused(token: str) -> None:
+    with pytest.raises(ValidationFailed, match="from_id of your own"):
+        chosen_token(f"user+{token}", "+")
+
+
+LOCALS = st.text(min_size=1, max_size=37).map(
+    lambda local: '"' + re.sub(r'(["\\\\])', r"\\\1", local) + '"@Example.com'
+)
+SEPARATORS = st.text("!#$%&'*+-/=?^_`{|}~", min_size=1, max_size=8)
+
+
+@given(
+    LOCALS, SEPARATORS, st.integers(min_value=0, max_value=2**63 - 1), st.sampled_from([None, "bounces.example.com"])
+)
+def test_the_token_of_any_return_path_is_found(
+    text: str, separator: str, delivery_id: int, bounce_domain: str | None
+) -> None:
+    from_ids = FromIds([NEW])
+    try:
+        sender = parse(text)
+        path = return_path(sender, from_ids.make(delivery_id), separator=separator, bounce_domain=bounce_domain)
+    except (AddressInvalid, ValidationFailed):
+        return  # no address, or too long a one: refused with words of their own
+    for came_back in (path, path.encode().lower().decode(), path.encode().upper().decode()):
+        token = token_of(parse(came_back).local)
+        assert token is not None
+        assert from_ids.read(token) == delivery_id
+
+
+def test_what_is_too_short_has_no_token() -> None:
+    assert token_of("user+abc") is None
+    assert token_of("a" * 26) is None

@@ -14,6 +14,7 @@ _LIVE = "WITH (fillfactor=70, autovacuum_vacuum_scale_factor=0, autovacuum_vacuu
 
 _OPTIONS = (
     """ALTER TABLE message
+        ADD COLUMN send_at timestamptz,
         ADD COLUMN expires_at timestamptz,
         ADD COLUMN save_sent boolean NOT NULL DEFAULT false,
         ADD COLUMN bcc text,
@@ -22,16 +23,18 @@ _OPTIONS = (
     "ALTER TABLE delivery ADD COLUMN stream text NOT NULL DEFAULT ''",
     # Costs mail that goes somewhere nothing, and finds what little a sandbox has among it.
     "CREATE INDEX delivery_test ON delivery (account_id, id) WHERE stream = 'test'",
+    "CREATE INDEX message_test ON message (account_id, id) WHERE is_test",
     "ALTER TABLE event ADD COLUMN stream text NOT NULL DEFAULT ''",
     "ALTER TABLE recipient_state ADD COLUMN stream text NOT NULL DEFAULT ''",
     "ALTER TABLE recipient_state DROP CONSTRAINT recipient_state_pkey",
     "ALTER TABLE recipient_state ADD PRIMARY KEY (account_id, stream, key)",
-    # In the order of (account, tag, message): new rows go to few pages, and a tag is listed newest first without a scan.
+    # In the order of (account, stream, tag, message): new rows go to few pages, and a tag is listed newest first without a scan.
     """CREATE TABLE message_tag (
         account_id bigint NOT NULL,
+        stream text NOT NULL,
         tag text NOT NULL,
         message_id bigint NOT NULL,
-        PRIMARY KEY (account_id, tag, message_id)
+        PRIMARY KEY (account_id, stream, tag, message_id)
     ) PARTITION BY RANGE (message_id)""",
 )
 
@@ -39,14 +42,19 @@ _HOLDS = (
     """ALTER TABLE delivery_queue
         ADD COLUMN expires_at timestamptz,
         ADD COLUMN hold_rule_id bigint,
+        ADD COLUMN hold_by_account boolean NOT NULL DEFAULT false,
         ADD COLUMN hold_by_operator boolean NOT NULL DEFAULT false,
         ADD COLUMN released_at timestamptz,
         ADD COLUMN operator_released_at timestamptz""",
     "CREATE INDEX delivery_queue_held_expiry ON delivery_queue (expires_at) WHERE hold AND expires_at IS NOT NULL",
+    # Who releases goes from held row to held row, and pays nothing for a backlog that is not held.
+    "CREATE INDEX delivery_queue_held ON delivery_queue (delivery_id) WHERE hold",
+    "CREATE INDEX delivery_queue_held_by_rule ON delivery_queue (hold_rule_id, delivery_id) WHERE hold_rule_id IS NOT NULL",
     # The most telling condition of a rule: whoever asks looks up six keys, however many rules there are.
     """ALTER TABLE hold_rule
         ADD COLUMN made_by_operator boolean NOT NULL DEFAULT true,
         ADD COLUMN release_on_expiry boolean NOT NULL DEFAULT false,
+        ADD COLUMN removed_at timestamptz,
         ADD COLUMN match_key text NOT NULL GENERATED ALWAYS AS (CASE
             WHEN recipient_address IS NOT NULL THEN 'recipient:' || recipient_address
             WHEN sender_address IS NOT NULL THEN 'sender:' || sender_address
@@ -65,16 +73,21 @@ _HOLDS = (
         kind text NOT NULL CHECK (kind IN ('hold', 'release', 'cancel')),
         filter jsonb,
         hold_rule_id bigint,
+        first_id bigint NOT NULL DEFAULT 0,
+        last_id bigint NOT NULL DEFAULT 0,
         position bigint NOT NULL DEFAULT 0,
         seen bigint NOT NULL DEFAULT 0,
         changed bigint NOT NULL DEFAULT 0,
         in_flight bigint NOT NULL DEFAULT 0,
+        kept_held bigint NOT NULL DEFAULT 0,
+        error text,
         created_at timestamptz NOT NULL DEFAULT now(),
         updated_at timestamptz NOT NULL DEFAULT now(),
         finished_at timestamptz
     )""",
     "CREATE INDEX job_account ON job (account_id)",
     "CREATE INDEX job_unfinished ON job (id) WHERE finished_at IS NULL",
+    "CREATE INDEX job_finished ON job (finished_at) WHERE finished_at IS NOT NULL",
 )
 
 _DOORS = (
@@ -98,18 +111,14 @@ _DOORS = (
 )
 
 _BUDGETS = (
-    "ALTER TABLE account ADD COLUMN messages_per_second integer",
-    # One row for each account that has a limit; whoever spends holds it until the commit.
-    f"""CREATE TABLE account_budget (
-        account_id bigint PRIMARY KEY,
-        paid_until timestamptz NOT NULL DEFAULT '-infinity'
-    ) {_LIVE}""",
-    # What was spent, in pieces of ten minutes: a day is 145 rows, however much was sent.
+    "ALTER TABLE account ADD COLUMN messages_per_second integer CHECK (messages_per_second > 0)",
+    # What accounts with a limit have spent, in pieces of ten minutes: a day is 145 rows, however much was sent.
     f"""CREATE TABLE account_usage (
         account_id bigint NOT NULL,
         begins_at timestamptz NOT NULL,
         recipients integer NOT NULL,
         first_time integer NOT NULL,
+        paid_until timestamptz,
         PRIMARY KEY (account_id, begins_at)
     ) {_LIVE}""",
     "CREATE INDEX account_usage_begins ON account_usage (begins_at)",
