@@ -28,6 +28,7 @@ _ACCOUNT = {
     "New recipients a day": "first_time_recipients_per_day",
     "Messages a second": "messages_per_second",
     "Retry schedule": "retry_schedule",
+    "Tells senders by mail": "dsn_to_sender",
 }
 _LIMITS = {
     "messages_per_day": "messages a day",
@@ -47,6 +48,12 @@ def groups() -> Iterator[typer.Typer]:
     yield from (account, address)
 
 
+_Dsn = Annotated[
+    bool | None,
+    typer.Option("--dsn-to-sender/--no-dsn-to-sender", help="Tell senders by mail what is not delivered or late."),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountOptions:
     """What may be said of a new account; the installation's defaults hold for the rest."""
@@ -63,6 +70,7 @@ class AccountOptions:
     retry_schedule: Annotated[
         str | None, typer.Option(help="default (three days), mox, or one of `retry-schedule list`.")
     ] = None
+    dsn_to_sender: _Dsn = None
 
 
 _NewLimit = Annotated[str | None, typer.Option(metavar="NUMBER|none", help="Limit; none takes it away.")]
@@ -85,6 +93,7 @@ class AccountChange:
     retry_schedule: Annotated[
         str | None, typer.Option(help="default (three days), mox, or one of `retry-schedule list`.")
     ] = None
+    dsn_to_sender: _Dsn = None
 
     def document(self) -> Document:
         """Return what the interface takes.

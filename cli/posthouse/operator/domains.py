@@ -9,6 +9,7 @@ import typer
 from posthouse.operator.client import Document
 from posthouse.operator.command import AccountArgument, LimitOption, Operator, command, given, new_group
 from posthouse.operator.show import plain, say
+from shared.errors import ConfigurationError
 
 _DOMAINS = {
     "id": "id",
@@ -24,6 +25,8 @@ _DOMAIN = {
     "Disabled": "disabled_at",
     "Separators": "separators",
     "Bounces come back to": "bounce_domain",
+    "Must be signed": "dkim_required",
+    "Signatures hold (s)": "dkim_expires_after_seconds",
     "Created": "created_at",
 }
 _KEY_HEADINGS = ("DKIM key", "selector", "algorithm", "signs", "created")
@@ -33,6 +36,7 @@ _RECORD_FIELDS = ("purpose", "type", "name", "value")
 _STRING_OCTETS = 255
 _TTL = 3600
 
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The DKIM key's selector, or its id.")]
 DomainArgument = Annotated[str, typer.Argument(metavar="DOMAIN", help="The domain's name, or its id.")]
 
 domain = new_group("domain", "The domains that an account sends from, with DKIM keys and the DNS records to set.")
@@ -116,10 +120,15 @@ def dkim_key(
     domain: DomainArgument,
     algorithm: Annotated[str, typer.Option(help="ed25519-sha256 or rsa-sha256.")] = "ed25519-sha256",
     selector: Annotated[str | None, typer.Option(help="Names the key in DNS; the usual name without it.")] = None,
+    *,
+    inactive: Annotated[
+        bool, typer.Option("--inactive", help="Let it sign nothing before `dkim-activate`, once DNS shows its record.")
+    ] = False,
 ) -> None:
     """Add a DKIM key, which signs from now on; publish its record at once."""
     path = _path(operator, account, domain)
-    made = operator.client.post(f"{path}/dkim-keys", given(algorithm=algorithm, selector=selector))
+    new = given(algorithm=algorithm, selector=selector, active=False if inactive else None)
+    made = operator.client.post(f"{path}/dkim-keys", new)
     if operator.output.as_json:
         operator.output.document(made)
         return
@@ -127,6 +136,69 @@ def dkim_key(
     found = operator.client.get(path)
     name = f"{plain(made.get('selector'))}._domainkey.{plain(found.get('name'))}"
     say(f"\nPublish this record now:\n\n{zone_line({'name': name, 'type': 'TXT', 'value': made.get('dns_record')})}")
+
+
+@command(domain, "dkim-activate")
+def dkim_activate(operator: Operator, account: AccountArgument, domain: DomainArgument, key: KeyArgument) -> None:
+    """Have a DKIM key sign from now on."""
+    found = operator.client.post(f"{_key(operator, account, domain, key)}/activate")
+    operator.output.done(f"{plain(found.get('selector'))} signs from now on", found)
+
+
+@command(domain, "dkim-deactivate")
+def dkim_deactivate(operator: Operator, account: AccountArgument, domain: DomainArgument, key: KeyArgument) -> None:
+    """Have a DKIM key sign no longer; leave its record in DNS while mail that it signed is under way."""
+    found = operator.client.post(f"{_key(operator, account, domain, key)}/deactivate")
+    operator.output.done(f"{plain(found.get('selector'))} does not sign any more", found)
+
+
+@command(domain, "dkim-remove")
+def dkim_remove(operator: Operator, account: AccountArgument, domain: DomainArgument, key: KeyArgument) -> None:
+    """Remove a DKIM key that is not active, for good; then take its record out of DNS."""
+    path = _key(operator, account, domain, key)
+    operator.client.delete(path)
+    found = path.rpartition("/")[2]
+    operator.output.done(f"DKIM key {found} is removed", {"id": found, "removed": True})
+
+
+@command(domain, "update")
+def update(
+    operator: Operator,
+    account: AccountArgument,
+    domain: DomainArgument,
+    *,
+    dkim_required: Annotated[
+        bool | None,
+        typer.Option("--dkim-required/--no-dkim-required", help="Refuse mail rather than send it without a signature."),
+    ] = None,
+    dkim_expires_after: Annotated[
+        str | None, typer.Option(metavar="SECONDS|none", help="How long a signature holds; none: for ever.")
+    ] = None,
+) -> None:
+    """Change how the mail of a domain is signed."""
+    change = given(dkim_required=dkim_required)
+    if dkim_expires_after is not None:
+        change["dkim_expires_after_seconds"] = _seconds(dkim_expires_after)
+    if not change:
+        raise ConfigurationError("say what to change, for example --dkim-required; --help lists what there is")
+    _show(operator, operator.client.patch(_path(operator, account, domain), change))
+
+
+def _seconds(text: str) -> int | None:
+    if text == "none":
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9):
+        raise ConfigurationError(f"--dkim-expires-after is a number of seconds or none, not {text!r}")
+    return int(text)
+
+
+def _key(operator: Operator, account: str, domain: str, key: str) -> str:
+    """Return the path of a DKIM key that was given by selector or id."""
+    path = _path(operator, account, domain)
+    for one in operator.client.get(path).get("dkim_keys", []):
+        if key.lower() == one.get("selector") or key == one.get("id"):
+            return f"{path}/dkim-keys/{one.get('id')}"
+    raise ConfigurationError(f"there is no DKIM key {key!r}; `domain show` lists them")
 
 
 def _path(operator: Operator, account: str, domain: str) -> str:
@@ -141,6 +213,8 @@ def _show(operator: Operator, found: Document) -> None:
         return
     say("")
     output.table(_KEY_HEADINGS, [[key.get(field) for field in _KEY_FIELDS] for key in found.get("dkim_keys", [])])
+    for warning in found.get("warnings", []):
+        say(f"\nWarning: {plain(warning.get('text'))}.")
     say("\nDNS records to set (to copy them: --zone, as lines of a zone file, or --json):\n")
     rows = [[record.get(field) for field in _RECORD_FIELDS] for record in found.get("dns_records", [])]
     output.table(_RECORD_HEADINGS, rows)

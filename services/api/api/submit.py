@@ -200,6 +200,12 @@ class Submitter:
                 field=field,
                 facts={"domain_disabled": True},
             )
+        if domain.unsigned:
+            raise FromNotAllowed(
+                f"{address.domain_unicode} requires DKIM signatures, and no key of it is active; ask the operator",
+                field=field,
+                facts={"dkim_key_missing": True},
+            )
         return domain
 
     async def _composed(self, submission: Submission, message: Prepared) -> tuple[Composed, IdempotencyKey | None]:

@@ -10,5 +10,6 @@ The journey of one delivery:
 4. ``delivery.smtp`` opens a session; ``signing`` signs; the start gate records the attempt; the mail is sent.
 5. ``outcome`` alone decides what the replies mean; ``ledger`` writes it through ``shared.db.outcomes`` and rings.
    Mail of sandbox keys goes from 2 to 5: ``sandbox`` reads its results from its addresses, and no session is opened.
-6. The session takes the next mail of the site, until there is none; then the slot goes back.
+6. ``dsn`` tells the sender by mail, where the account wants that, of what was not delivered or is late.
+7. The session takes the next mail of the site, until there is none; then the slot goes back.
 """

@@ -9,6 +9,7 @@ from random import Random
 from delivery import __name__ as service
 from delivery.config import Settings
 from delivery.dial import Dialer, DialSettings
+from delivery.dsn import DsnWriter
 from delivery.ledger import Ledger
 from delivery.outcome import lost_too_often
 from delivery.pipeline import Courier, Tools
@@ -71,6 +72,7 @@ async def run(stop: asyncio.Event) -> None:
         told = OperatorEvents(pool, metrics)
         tools = _tools(settings, pool, bus, lease, told)
         worker = Worker(claims, Courier(tools, metrics), lease, _sizes(settings), Random())  # noqa: S311 - jitter, not a secret
+        dsns = DsnWriter(pool, settings.hostname, metrics)
         sessions = metrics.gauge("sessions", "Slots being served: SMTP sessions at most.")
         sessions.set_function(lambda: float(len(worker.serving)))
         bus.listen(Subject.DELIVERY_DUE, lambda _: worker.heard.set(), group=service)
@@ -93,6 +95,7 @@ async def run(stop: asyncio.Event) -> None:
             group.create_task(told.run(beating))
             group.create_task(lease.run(beating, lambda _: worker.heard.set()))
             group.create_task(_work(worker, tools, stop, beating))
+            group.create_task(dsns.run(stop, poll_seconds=settings.poll_seconds, random=Random()))  # noqa: S311 - jitter, not a secret
 
 
 def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease, told: OperatorEvents) -> Tools:

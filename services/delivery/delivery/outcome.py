@@ -1,6 +1,6 @@
 """What an attempt's result means: delivered, tried again later, or failed. The protocol code reports, this file decides."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from random import Random
 
@@ -12,7 +12,11 @@ from shared.events import Category, EventType, OperatorEventKind
 from shared.mail.classify import Classified, classify, without_addresses
 from shared.mail.retry_after import asked_wait
 from shared.mail.status import clean_text
-from shared.worker.backoff import Schedule
+from shared.worker.backoff import DELIVERY_MOX, Schedule
+
+_LATE = timedelta(hours=4)
+_LATE_FOR_MOX = 5
+"""Attempts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,25 @@ def decide(tried: Tried, result: Result, *, random: Random) -> Outcome:
         asked = asked_wait(result.text) if 400 <= result.code < 500 else None
         wait = tried.schedule.next_wait(tried.attempt, tried.age, random, asked=asked)
         if wait is not None:
-            return _outcome(tried, result, EventType.DELAYED, retry_in=wait)
+            outcome = _outcome(tried, result, EventType.DELAYED, retry_in=wait)
+            return replace(outcome, late=_is_late(tried, wait), tried_for=_tried_for(tried, wait))
     return _outcome(tried, result, EventType.FAILED)
+
+
+def _is_late(tried: Tried, wait: timedelta) -> bool:
+    """Say whether the sender should know by now: mox tells after the fifth attempt; else when the next comes at an age of four hours or more."""
+    if tried.schedule.name == DELIVERY_MOX.name:
+        return tried.attempt >= _LATE_FOR_MOX
+    return tried.age + wait >= _LATE
+
+
+def _tried_for(tried: Tried, wait: timedelta) -> timedelta:
+    """Return when the schedule's last attempt comes, from now on and jitter apart; the next one comes after ``wait``."""
+    schedule, attempt, rest = tried.schedule, tried.attempt, wait
+    while not schedule.is_last(attempt + 1, tried.age + rest):
+        attempt += 1
+        rest += schedule.plain_wait(attempt)
+    return rest
 
 
 def _final_next(tried: Tried, wait: timedelta) -> bool:

@@ -16,7 +16,7 @@ from delivery.ledger import Ledger
 from delivery.outcome import Result, Tried, decide, expired, notice
 from delivery.prepare import BodyBudget, Mail, load
 from delivery.sandbox import simulate, with_report
-from delivery.signing import Signers
+from delivery.signing import NoUsableKey, Signers, ToSign
 from shared.clock import Clock
 from shared.db.engine import CONNECTION_LOST, Pool, with_fresh_plans
 from shared.db.lanes import SANDBOX, Lanes, SiteName, parse_site, relane
@@ -313,10 +313,16 @@ class _Run:
         candidate = mail.candidate
         try:
             signature = await self._tools.signers.signature(
-                candidate.account_id, candidate.sender_domain, stored, mail.header_size, now=self._tools.clock()
+                candidate.account_id,
+                candidate.sender_domain,
+                ToSign(mail.message_id, mail.header_size),
+                stored,
+                now=self._tools.clock(),
             )
         except CONNECTION_LOST:
             raise
+        except NoUsableKey as error:  # an operator can mend it while the mail waits
+            return b"", Result(accepted=False, code=0, enhanced="", text=error.message, facts=NO_FACTS)
         except Exception as error:  # noqa: BLE001 - one poisonous message ends by its own schedule and harms no other
             _log.exception("signing_failed", delivery_id=mail.delivery_id)
             text = f"internal error while signing ({type(error).__name__})"

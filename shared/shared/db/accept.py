@@ -366,12 +366,16 @@ WITH d AS (
     FROM d WHERE NOT suppressed
 ), woken AS (
     INSERT INTO delivery_wake (lane_id) SELECT DISTINCT lane_id FROM d WHERE NOT suppressed AND NOT held
+), fact AS (
+    SELECT nextval('event_id') AS event_id, d.* FROM d WHERE suppressed
 ), told AS (
     INSERT INTO event (id, account_id, delivery_id, type, code, enhanced, text, stream)
-    SELECT nextval('event_id'), account_id, id, 'suppressed', 0, '', 'the recipient is on the suppression list', stream FROM d WHERE suppressed
-    RETURNING id
+    SELECT event_id, account_id, id, 'suppressed', 0, '', 'the recipient is on the suppression list', stream FROM fact
 ), pending AS (
-    INSERT INTO event_pending (event_id) SELECT id FROM told
+    INSERT INTO event_pending (event_id) SELECT event_id FROM fact
+), owed AS (  -- as shared.db.outcomes decides it
+    INSERT INTO dsn_pending (event_id) SELECT event_id FROM fact JOIN account ON account.id = fact.account_id
+    WHERE account.dsn_to_sender AND fact.mail_from <> '' AND fact.stream = '' AND fact.account_id <> 0
 )
 SELECT id, listed, suppressed, held FROM d WHERE listed OR held
 """

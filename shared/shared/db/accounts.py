@@ -47,6 +47,8 @@ class AccountOptions:
     """None: no limit."""
     retry_schedule: str = "default"
     """Name of a schedule: ``default``, ``mox``, or one that an operator made."""
+    dsn_to_sender: bool = False
+    """Whether a mail comes to the return path where one could not be delivered, or is late."""
 
 
 class AccountChange(TypedDict, total=False):
@@ -59,6 +61,7 @@ class AccountChange(TypedDict, total=False):
     first_time_recipients_per_day: int | None
     messages_per_second: int | None
     retry_schedule: str
+    dsn_to_sender: bool
 
 
 async def create_account(session: AsyncSession, name: str, options: AccountOptions | None = None) -> Account:
@@ -139,6 +142,8 @@ def _checked(field: str, value: Any) -> Any:  # noqa: ANN401 - text or a number,
             return inputs.text(value, field=field, longest=_NAME_CHARACTERS, empty=False)
         case "retry_schedule":
             return value  # whether there is such a schedule is asked where it is locked
+        case "dsn_to_sender":
+            return value
     least, largest = _RANGES[field]
     if value is None or least <= value <= largest:
         return value

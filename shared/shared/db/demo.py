@@ -17,7 +17,8 @@ from shared.db.credentials import (
     create_operator_key,
     login_id,
 )
-from shared.db.domains import SELECTORS, create_dkim_key, create_domain, find_domain, list_dkim_keys, mark_verified
+from shared.db.dkim_keys import SELECTORS, create_dkim_key, list_dkim_keys
+from shared.db.domains import create_domain, find_domain, mark_verified
 from shared.errors import ConfigurationError, Conflict
 from shared.mail.address import parse
 from shared.models import Account, Credential, Domain
@@ -52,8 +53,8 @@ class Demo:
 async def seed_demo(session: AsyncSession, ring: KeyRing, secrets: DemoSecrets) -> Demo:
     """Make the demo account and what belongs to it, or whatever of it is missing.
 
-    The account keeps settled deliveries and calls for 72 hours, retries on mox's schedule and has no limits. Its domain is
-    verified, with an Ed25519 and an RSA key. A key that was kept goes on working; where none was kept, or the database does
+    The account keeps settled deliveries and calls for 72 hours, retries on mox's schedule, gets DSNs as mox writes them, and has
+    no limits. Its domain is verified, with an Ed25519 and an RSA key. A key that was kept goes on working; where none was kept, or the database does
     not know it, there is a new row for it and the earlier key of the same name is revoked.
 
     Args:
@@ -68,7 +69,7 @@ async def seed_demo(session: AsyncSession, ring: KeyRing, secrets: DemoSecrets) 
     await session.execute(select(func.pg_advisory_xact_lock(_DEMO_LOCK)))
     account = await session.scalar(select(Account).where(col(Account.name) == _ACCOUNT))
     if account is None:
-        account = await create_account(session, _ACCOUNT, AccountOptions(retry_schedule="mox"))
+        account = await create_account(session, _ACCOUNT, AccountOptions(retry_schedule="mox", dsn_to_sender=True))
     domain = await _domain(session, account.id, parse(secrets.login, field="login").domain)
     await _dkim_keys(session, ring, domain)
     with suppress(Conflict):  # it is there since an earlier start

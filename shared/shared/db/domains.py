@@ -1,11 +1,10 @@
-"""Domains: added, proven by DNS, signed for; and the one rule of who may use which address in From."""
+"""Domains: added, proven by DNS, what is to be published for them; and the one rule of who may use which address in From."""
 
-import asyncio
 import base64
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypedDict
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -18,14 +17,9 @@ from shared.db.engine import Connection
 from shared.db.paging import Page
 from shared.errors import Conflict, NotFound, ValidationFailed
 from shared.mail.address import Address, canonical, parse_domain
-from shared.mail.dkim import dns_record, generate_key
 from shared.models import Account, DkimKey, Domain
-from shared.security.keys import KeyRing
-from shared.security.sealing import seal
 
-Algorithm = Literal["rsa-sha256", "ed25519-sha256"]
-SELECTORS: dict[Algorithm, str] = {"ed25519-sha256": "posthouse-ed25519", "rsa-sha256": "posthouse-rsa"}
-
+_SHORTEST_EXPIRY, _LONGEST_EXPIRY = 86_400, 366 * 86_400
 _TOKEN_PREFIX = "posthouse-verification="  # noqa: S105 - the public half of a DNS record, not a secret
 _SEPARATOR_CHARACTERS = frozenset("!#$%&'*+-/=?^_`{|}~")  # RFC 5322 3.2.3 atext without letters and digits
 _MOST_SEPARATORS = 10
@@ -151,6 +145,47 @@ async def set_domain_disabled(session: AsyncSession, account_id: int, domain_id:
     return row
 
 
+class SigningChange(TypedDict, total=False):
+    """What of a domain's signatures shall be otherwise."""
+
+    dkim_required: bool
+    """Mail is refused rather than sent unsigned."""
+    dkim_expires_after_seconds: int | None
+    """How long a signature holds; None: it does not expire."""
+
+
+async def change_signing(session: AsyncSession, account_id: int, domain_id: int, change: SigningChange) -> Domain:
+    """Change how the mail of a domain is signed.
+
+    Raises:
+        NotFound: the account has no such domain.
+        ValidationFailed: a signature would hold for too short or too long.
+        Conflict: signatures are to be required, and no key is active.
+    """
+    row = await lock_domain(session, account_id, domain_id)
+    seconds = change.get("dkim_expires_after_seconds")
+    if seconds is not None and not _SHORTEST_EXPIRY <= seconds <= _LONGEST_EXPIRY:
+        raise ValidationFailed(
+            f"a signature holds for {_SHORTEST_EXPIRY} to {_LONGEST_EXPIRY} seconds (a day to a year), or for ever",
+            field="dkim_expires_after_seconds",
+        )
+    if change.get("dkim_required"):
+        active = select(col(DkimKey.id)).where(col(DkimKey.domain_id) == row.id, col(DkimKey.active))
+        if await session.scalar(active.limit(1)) is None:
+            raise Conflict(f"{row.name} has no active DKIM key: activate one first", field="dkim_required")
+    if change:
+        await session.execute(update(Domain).where(col(Domain.id) == row.id).values(**change))
+        await session.refresh(row)
+    return row
+
+
+async def lock_domain(session: AsyncSession, account_id: int, domain_id: int) -> Domain:
+    """Return a domain of an account, which nobody else changes until the caller's transaction ends; raises as :func:`get_domain`."""
+    row = await get_domain(session, account_id, domain_id)
+    await session.refresh(row, with_for_update=True)
+    return row
+
+
 async def delete_domain(session: AsyncSession, account_id: int, domain_id: int) -> None:
     """Remove a domain with its keys and addresses; mail already accepted is still sent, unsigned.
 
@@ -194,41 +229,6 @@ async def mark_verified(session: AsyncSession, account_id: int, domain_id: int) 
     return row
 
 
-async def create_dkim_key(
-    session: AsyncSession, ring: KeyRing, domain: Domain, algorithm: Algorithm, *, selector: str | None = None
-) -> DkimKey:
-    """Make a key that signs the mail of a domain; it is used as soon as the transaction commits.
-
-    Raises:
-        AddressInvalid: the selector is no DNS name.
-        Conflict: the domain has a key under this selector already.
-    """
-    name = parse_domain(SELECTORS[algorithm] if selector is None else selector, field="selector")
-    pem = await asyncio.to_thread(generate_key, algorithm)  # RSA: a tenth of a second of processor time
-    statement = insert(DkimKey).values(
-        domain_id=domain.id,
-        selector=name,
-        algorithm=algorithm,
-        private_key_sealed=seal(ring, pem, context=_dkim_context(domain.id, name)),
-        dns_record=dns_record(pem),
-    )
-    row: DkimKey | None = await session.scalar(statement.on_conflict_do_nothing().returning(DkimKey))
-    if row is None:
-        raise Conflict(f"{domain.name} has a key with the selector {name} already", field="selector")
-    return row
-
-
-async def list_dkim_keys(session: AsyncSession, account_id: int, domain_id: int) -> list[DkimKey]:
-    """Return the keys of a domain of an account, the oldest first, retired ones too.
-
-    Raises:
-        NotFound: the account has no such domain.
-    """
-    domain = await get_domain(session, account_id, domain_id)
-    rows = await session.scalars(select(DkimKey).where(col(DkimKey.domain_id) == domain.id).order_by(col(DkimKey.id)))
-    return list(rows)
-
-
 def dns_records(domain: Domain, keys: Sequence[DkimKey], hostname: str) -> list[DnsRecord]:
     """Return what the owner of a domain should publish; ``hostname`` is this installation's own name."""
     bounces = domain.bounce_domain or domain.name
@@ -242,16 +242,7 @@ def dns_records(domain: Domain, keys: Sequence[DkimKey], hostname: str) -> list[
             _TOKEN_PREFIX + domain.verification_token,
             "Proves that the domain is yours",
         ),
-        *(
-            DnsRecord(
-                f"{key.selector}._domainkey.{domain.name}",
-                "TXT",
-                key.dns_record,
-                f"DKIM, {key.algorithm} (RFC 6376 3.6.2)",
-            )
-            for key in keys
-            if key.active
-        ),
+        *(DnsRecord(f"{key.selector}._domainkey.{domain.name}", "TXT", key.dns_record, _purpose(key)) for key in keys),
         # RFC 7208 3.2: a domain has at most one SPF record, so a second one would break the first.
         DnsRecord(
             bounces,
@@ -269,6 +260,13 @@ def dns_records(domain: Domain, keys: Sequence[DkimKey], hostname: str) -> list[
     ]
 
 
+def _purpose(key: DkimKey) -> str:
+    purpose = f"DKIM, {key.algorithm} (RFC 6376 3.6.2)"
+    if not key.active:
+        purpose += "; signs nothing now: publish it before it does, keep it while mail that it signed is under way"
+    return purpose
+
+
 @dataclass(frozen=True, slots=True)
 class SenderDomain:
     """What submitting needs to know of the domain in From."""
@@ -279,10 +277,13 @@ class SenderDomain:
     bounce_domain: str | None
     disabled: bool
     """The sender may use the address, and nothing may be sent from its domain right now."""
+    unsigned: bool = False
+    """Its mail must be signed, and no key is active."""
 
 
 _SENDER = """
 SELECT d.id, d.name, d.catchall_separators, d.bounce_domain, d.disabled_at IS NOT NULL AS disabled,
+    d.dkim_required AND NOT EXISTS (SELECT FROM dkim_key k WHERE k.domain_id = d.id AND k.active) AS unsigned,
     ARRAY(SELECT a.local FROM address a WHERE a.domain_id = d.id AND a.account_id = $1 AND a.local = ANY ($4::text[])) AS locals
 FROM domain d WHERE d.account_id = $1 AND d.name = $2
     AND (d.verified_at IS NOT NULL OR ($3 AND NOT EXISTS (SELECT FROM domain o WHERE o.name = d.name AND o.verified_at IS NOT NULL)))
@@ -316,7 +317,12 @@ async def sender_allowed(
         if "" not in row["locals"] and base not in row["locals"]:
             return None
     return SenderDomain(
-        row["id"], row["name"], tuple(row["catchall_separators"]), row["bounce_domain"], row["disabled"]
+        row["id"],
+        row["name"],
+        tuple(row["catchall_separators"]),
+        row["bounce_domain"],
+        row["disabled"],
+        row["unsigned"],
     )
 
 
@@ -324,43 +330,3 @@ async def is_received_here(connection: Connection, domain: str) -> bool:
     """Say whether mail for a domain, whoever's it is, ends at this installation."""
     query = "SELECT EXISTS (SELECT FROM domain WHERE (name = $1 OR bounce_domain = $1) AND verified_at IS NOT NULL)"
     return bool(await connection.fetchval(query, domain))
-
-
-@dataclass(frozen=True, slots=True)
-class SealedDkimKey:
-    """A signing key as it is stored; ``unseal(ring, sealed, context=context)`` gives the PEM."""
-
-    id: int
-    domain: str
-    selector: str
-    algorithm: Algorithm
-    sealed: str
-    context: str
-
-
-async def signing_keys(connection: Connection, account_id: int, domain: str) -> list[SealedDkimKey]:
-    """Return the keys that sign an account's mail from a domain, the oldest first.
-
-    The account is asked for because a domain may have moved to another one since the mail was accepted.
-    """
-    rows = await connection.fetch(
-        "SELECT k.id, k.domain_id, k.selector, k.algorithm, k.private_key_sealed FROM dkim_key k JOIN domain d ON d.id = k.domain_id"
-        " WHERE d.account_id = $1 AND d.name = $2 AND k.active ORDER BY k.id",
-        account_id,
-        domain,
-    )
-    return [
-        SealedDkimKey(
-            r["id"],
-            domain,
-            r["selector"],
-            r["algorithm"],
-            r["private_key_sealed"],
-            _dkim_context(r["domain_id"], r["selector"]),
-        )
-        for r in rows
-    ]
-
-
-def _dkim_context(domain_id: int, selector: str) -> str:
-    return f"dkim_key.private_key:{domain_id}:{selector}"

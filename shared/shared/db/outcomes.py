@@ -19,6 +19,7 @@ from enum import StrEnum
 
 import asyncpg
 
+from shared.db.dsns import is_owed
 from shared.db.engine import Connection
 from shared.events import Category, EventType
 from shared.lifecycle import DeliveryState
@@ -76,6 +77,10 @@ class Outcome:
     facts: AttemptFacts = field(default_factory=AttemptFacts)
     report_id: int | None = None
     inbound_message_id: int | None = None
+    late: bool = False
+    """For a DELAYED attempt: so late that its sender should hear of it."""
+    tried_for: timedelta | None = None
+    """For a DELAYED attempt: how long it is tried from now on."""
     report: "Outcome | None" = None
     """What a report will say of this delivery, which only a simulation knows beforehand; recorded in the same go."""
 
@@ -106,6 +111,7 @@ class _Effect:
     attempts: int = 0
     park: bool = False
     suppressing: bool = False
+    tells_sender: bool = False
 
 
 async def record(connection: Connection, outcomes: Sequence[Outcome]) -> Recorded:
@@ -172,6 +178,12 @@ def _decide(outcome: Outcome, delivery: asyncpg.Record, live: asyncpg.Record | N
             effect.event, effect.state = EventType.CANCELED, DeliveryState.CANCELED
         else:
             effect.event, effect.retry_in = outcome.event, outcome.retry_in or timedelta()
+    told = live is not None and live["delay_told_at"] is not None
+    effect.tells_sender = (
+        effect.event is not None
+        and outcome.source is not Source.REPORT  # that came by mail already
+        and is_owed(effect.event, delivery, late=outcome.late and not told)
+    )
     return effect
 
 
@@ -261,6 +273,8 @@ def _columns(effects: list[_Effect]) -> list[list[object]]:
         [e.outcome.inbound_message_id for e in effects],
         [e.delivery["stream"] for e in effects],
         [e.outcome.final_attempt_next and e.event is EventType.DELAYED for e in effects],
+        [e.tells_sender for e in effects],
+        [e.outcome.tried_for if e.event is EventType.DELAYED else None for e in effects],
     ]
 
 
@@ -297,10 +311,12 @@ def _outcome_of_report(row: asyncpg.Record) -> Outcome:
 
 
 _LOCK_LIVE = """
-SELECT delivery_id, worker_id, attempt::integer AS attempt, started_at, cancel_at
+SELECT delivery_id, worker_id, attempt::integer AS attempt, started_at, cancel_at, delay_told_at
 FROM delivery_queue WHERE delivery_id = ANY ($1::bigint[]) ORDER BY delivery_id FOR UPDATE
 """
-_READ = "SELECT id, account_id, stream, state, recipient, recipient_key FROM delivery WHERE id = ANY ($1::bigint[])"
+_READ = """
+SELECT id, account_id, stream, state, recipient, recipient_key, mail_from <> '' AS has_return_path FROM delivery WHERE id = ANY ($1::bigint[])
+"""
 _COUNT_FAILURE = """
 INSERT INTO recipient_state (account_id, stream, key, failures)
 SELECT id, $2, $3, 1 FROM account WHERE id = $1 AND keep_deliveries_seconds > 0  -- who keeps no deliveries has no failures before this one (mox)
@@ -328,9 +344,9 @@ _WRITE = """
 WITH effect AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::smallint[], $6::interval[], $7::text[], $8::text[], $9::integer[],
         $10::text[], $11::text[], $12::text[], $13::boolean[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bigint[], $19::bigint[],
-        $20::text[], $21::boolean[])
-    WITH ORDINALITY AS e (delivery_id, account_id, attempt, state, attempts, retry_in, event, outcome, code,
-        enhanced, text, category, suppressing, stage, host, ip, tls, report_id, inbound_message_id, stream, final_attempt_next, place)
+        $20::text[], $21::boolean[], $22::boolean[], $23::interval[])
+    WITH ORDINALITY AS e (delivery_id, account_id, attempt, state, attempts, retry_in, event, outcome, code, enhanced, text, category, suppressing,
+        stage, host, ip, tls, report_id, inbound_message_id, stream, final_attempt_next, tells_sender, tried_for, place)
 ), finished AS (
     UPDATE attempt a SET finished_at = now(), outcome = e.outcome, stage = e.stage, code = e.code, enhanced = e.enhanced, text = e.text,
         host = e.host, ip = e.ip, tls = e.tls
@@ -347,20 +363,27 @@ WITH effect AS (
 ), gone AS (
     DELETE FROM delivery_queue q USING effect e WHERE q.delivery_id = e.delivery_id AND e.state IS NOT NULL
 ), again AS (
-    UPDATE delivery_queue q SET worker_id = NULL, started_at = NULL, due_at = least(now() + e.retry_in, q.expires_at)  -- where the gate ends it
+    UPDATE delivery_queue q SET worker_id = NULL, started_at = NULL, due_at = least(now() + e.retry_in, q.expires_at),  -- where the gate ends it
+        delay_told_at = CASE WHEN e.tells_sender THEN now() ELSE q.delay_told_at END
     FROM effect e WHERE q.delivery_id = e.delivery_id AND e.retry_in IS NOT NULL
     RETURNING q.lane_id
 ), woken AS (
     INSERT INTO delivery_wake (lane_id) SELECT DISTINCT lane_id FROM again
+), fact AS (
+    SELECT nextval('event_id') AS id, ordered.* FROM (SELECT * FROM effect WHERE event IS NOT NULL ORDER BY place) AS ordered
 ), told AS (
     INSERT INTO event (id, account_id, delivery_id, inbound_message_id, report_id, type, attempt, code, enhanced, text, category, suppressing, stream,
         final_attempt_next)
-    SELECT nextval('event_id'), account_id, delivery_id, inbound_message_id, report_id, event, attempt, code, enhanced, text, category, suppressing,
-        stream, final_attempt_next
-    FROM (SELECT * FROM effect WHERE event IS NOT NULL ORDER BY place) AS ordered
-    RETURNING id, account_id
+    SELECT id, account_id, delivery_id, inbound_message_id, report_id, event, attempt, code, enhanced, text, category, suppressing, stream,
+        final_attempt_next
+    FROM fact
 ), pending AS (
-    INSERT INTO event_pending (event_id) SELECT id FROM told
+    INSERT INTO event_pending (event_id) SELECT id FROM fact
+), owed AS (
+    INSERT INTO dsn_pending (event_id, retry_until)
+    SELECT f.id, CASE WHEN f.tried_for IS NOT NULL THEN least(now() + f.tried_for, q.expires_at) END
+    FROM fact f JOIN account a ON a.id = f.account_id LEFT JOIN delivery_queue q ON q.delivery_id = f.delivery_id
+    WHERE f.tells_sender AND a.dsn_to_sender
 )
-SELECT id, account_id FROM told
+SELECT id, account_id FROM fact
 """

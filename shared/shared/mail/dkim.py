@@ -11,7 +11,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Literal
 
@@ -81,7 +81,14 @@ class Signer:
         return self._private.sign(hashlib.sha256(digest_input).digest())
 
 
-def sign(signers: Sequence[Signer], header: bytes, body_hash: bytes, *, now: datetime) -> bytes:
+def sign(
+    signers: Sequence[Signer],
+    header: bytes,
+    body_hash: bytes,
+    *,
+    now: datetime,
+    expires_after: timedelta | None = None,
+) -> bytes:
     """Return one folded DKIM-Signature field with CRLF per signer, to be put in front of the header.
 
     Args:
@@ -89,12 +96,17 @@ def sign(signers: Sequence[Signer], header: bytes, body_hash: bytes, *, now: dat
         header: whole fields with CRLF, without the empty line.
         body_hash: from :func:`body_hash`.
         now: aware; becomes t=.
+        expires_after: of at least a second; how long after ``now`` the signature holds, becomes x=. None: it does not expire.
 
     Raises:
         ValidationFailed: the header is not made of whole fields, or has no From.
     """
     names, canonical = _selected(header)
-    return b"".join(_signature_field(signer, names, canonical, body_hash, now) for signer in signers)
+    signed_at = int(now.timestamp())
+    times = f"t={signed_at};"
+    if expires_after is not None:
+        times += f" x={signed_at + int(expires_after.total_seconds())};"  # RFC 6376 section 3.5: greater than t=
+    return b"".join(_signature_field(signer, names, canonical, body_hash, times) for signer in signers)
 
 
 def body_hash(body: Iterable[bytes]) -> bytes:
@@ -208,12 +220,13 @@ def _relaxed(name: bytes, value: bytes) -> bytes:
     return name + b":" + _WHITE_SPACE.sub(b" ", value).strip(b" ") + b"\r\n"
 
 
-def _signature_field(signer: Signer, names: str, canonical: bytes, body_hash: bytes, now: datetime) -> bytes:
+def _signature_field(signer: Signer, names: str, canonical: bytes, body_hash: bytes, times: str) -> bytes:
     key = signer.key
     tags = [
         f"v=1; a={key.algorithm}; c=relaxed/relaxed;",
         f"d={key.domain};",
-        f"s={key.selector}; t={int(now.timestamp())};",
+        f"s={key.selector};",
+        times,
         *_folded_names(names),
         f"bh={base64.b64encode(body_hash).decode('ascii')};",
         "b=",

@@ -26,7 +26,7 @@ Records, partitioned by id, without foreign keys, kept until their time is over:
 
 Live rows, same id as their record, deleted when it is settled::
 
-    delivery_queue, call_queue, inbound_queue, event_pending, parked_report
+    delivery_queue, call_queue, inbound_queue, event_pending, dsn_pending, parked_report
 
 What keeps submissions unique and within their limits, small and unpartitioned::
 
@@ -62,6 +62,7 @@ from shared.models.delivery_queue import DeliveryQueue
 from shared.models.delivery_wake import DeliveryWake
 from shared.models.dkim_key import DkimKey
 from shared.models.domain import Domain
+from shared.models.dsn_pending import DsnPending
 from shared.models.endpoint import Endpoint
 from shared.models.event import Event
 from shared.models.event_pending import EventPending
@@ -107,6 +108,7 @@ __all__ = [
     "DeliveryWake",
     "DkimKey",
     "Domain",
+    "DsnPending",
     "Endpoint",
     "Event",
     "EventPending",

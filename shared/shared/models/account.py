@@ -28,3 +28,4 @@ class Account(SQLModel, table=True):
     first_time_recipients_per_day: int | None = Field(default=None, sa_column=columns.number(nullable=True))
     messages_per_second: int | None = Field(default=None, sa_column=columns.number(nullable=True))
     retry_schedule: str = Field(default="default", sa_column=_schedule())
+    dsn_to_sender: bool = Field(default=False, sa_column=columns.flag(default=False))

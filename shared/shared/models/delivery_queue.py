@@ -46,3 +46,4 @@ class DeliveryQueue(SQLModel, table=True):
     hold_by_operator: bool = Field(default=False, sa_column=columns.flag(default=False))
     released_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
     operator_released_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
+    delay_told_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))

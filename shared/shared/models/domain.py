@@ -25,4 +25,8 @@ class Domain(SQLModel, table=True):
     disabled_at: datetime | None = Field(default=None, sa_column=columns.moment(nullable=True))
     catchall_separators: list[str] = Field(default_factory=lambda: ["+"], sa_column=columns.array(default="{+}"))
     bounce_domain: str | None = Field(default=None, sa_column=columns.words(nullable=True))
+    dkim_required: bool = Field(default=False, sa_column=columns.flag(default=False))
+    dkim_expires_after_seconds: int | None = Field(
+        default=604800, sa_column=columns.number(nullable=True, default="604800")
+    )
     created_at: datetime = Field(default=None, sa_column=columns.moment(default="now()"))

@@ -9,7 +9,10 @@ from shared.models import columns
 
 
 class InboundMessage(SQLModel, table=True):
-    """Mail received for one recipient, raw first; written before the 250, completed once it has been read."""
+    """Mail received for one recipient, raw first; written before the 250, completed once it has been read.
+
+    Of the kind ``own_dsn``: what delivery tells a sender; complete from the beginning.
+    """
 
     __tablename__ = "inbound_message"
     __table_args__ = (

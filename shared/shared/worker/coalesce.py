@@ -113,8 +113,10 @@ class Coalescer(Generic[T, R]):
                     if not future.done():
                         future.set_exception(error)
                 return
+            # Not its text: Postgres quotes the row that it refused, recipient and all.
+            sqlstate = getattr(error, "sqlstate", None)
             _log.warning(
-                "batch_failed", items=len(batch), error=type(error).__name__, detail=str(error)[:200], now="one by one"
+                "batch_failed", items=len(batch), error=type(error).__name__, sqlstate=sqlstate, now="one by one"
             )
             for pair in batch:
                 await self._run_batch([pair])

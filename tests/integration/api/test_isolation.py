@@ -154,20 +154,26 @@ async def test_an_accounts_things_are_not_another_accounts_for_operators_either(
     account = (await operator.post("/v1/accounts", json={"name": "other"})).json()["id"]
     of_demo = f"/v1/accounts/{demo.account_id}"
     domain = (await operator.get(f"{of_demo}/domains")).json()["data"][0]["id"]
+    dkim_key = (await operator.get(f"{of_demo}/domains/{domain}")).json()["dkim_keys"][0]["id"]
     address = (await operator.get(f"{of_demo}/addresses")).json()["data"][0]["id"]
     key = (await operator.get(f"{of_demo}/keys")).json()["data"][0]["id"]
     login = (await operator.get(f"{of_demo}/logins")).json()["data"][0]["id"]
 
     for method, path in (
         ("GET", f"domains/{domain}"),
+        ("PATCH", f"domains/{domain}"),
         ("POST", f"domains/{domain}/verify"),
+        ("POST", f"domains/{domain}/dkim-keys/{dkim_key}/activate"),
+        ("POST", f"domains/{domain}/dkim-keys/{dkim_key}/deactivate"),
+        ("DELETE", f"domains/{domain}/dkim-keys/{dkim_key}"),
         ("POST", f"domains/{domain}/disable"),
         ("POST", f"domains/{domain}/enable"),
         ("DELETE", f"addresses/{address}"),
         ("DELETE", f"keys/{key}"),
         ("DELETE", f"logins/{login}"),
     ):
-        problem(await operator.request(method, f"/v1/accounts/{account}/{path}"), 404, "not_found")
+        body = {} if method == "PATCH" else None
+        problem(await operator.request(method, f"/v1/accounts/{account}/{path}", json=body), 404, "not_found")
     problem(await operator.delete(f"{of_demo}/keys/{login}"), 404, "not_found")
     problem(await operator.delete(f"{of_demo}/logins/{key}"), 404, "not_found")
     problem(await operator.delete(f"/v1/operator-keys/{key}"), 404, "not_found")

@@ -159,6 +159,7 @@ async def test_limits_are_changed_one_by_one_and_hold_at_once(
         "first_time_recipients_per_day": 0,
         "messages_per_second": 1,
         "retry_schedule": "default",
+        "dsn_to_sender": False,
     }
     assert (await operator.patch(path, json=everything)).json() == {**before, **everything}
     assert (await operator.patch(path, json={})).json() == {**before, **everything}
@@ -180,6 +181,7 @@ async def test_limits_are_changed_one_by_one_and_hold_at_once(
         ({"keep_calls_seconds": 10**12}, 422, "validation_failed"),
         ({"retry_schedule": "never"}, 422, "validation_failed"),
         ({"retry_schedule": None}, 422, "validation_failed"),
+        ({"dsn_to_sender": None}, 422, "validation_failed"),
         ({"disabled_at": None}, 422, "validation_failed"),
     ],
 )

@@ -164,6 +164,16 @@ async def test_case_67_save_sent_is_kept_and_the_mail_names_no_bcc(there: World)
         assert b"ada@example.org" not in body
 
 
+@pytest.mark.xfail(strict=True, reason="the mailboxes and the methods that read them are issue 5")
+async def test_cases_66_and_67_the_copy_is_in_sent(there: World) -> None:
+    bcc = {"BCC": [{"Address": "ada@example.org"}]}
+    await there.mox.call("Send", {**HELLO, **bcc, "SaveSent": True})
+    copy = await there.mox.call("MessageGet", {"MsgID": 1})
+    assert copy["Meta"]["MailboxName"] == "Sent"
+    assert {"\\seen", "$notjunk"} <= set(copy["Meta"]["Flags"])
+    assert copy["Message"]["BCC"] == [{"Name": "", "Address": "ada@example.org"}]
+
+
 async def test_case_42_a_release_in_the_past_is_now(there: World) -> None:
     sent = await there.mox.call("Send", {**HELLO, "FutureRelease": "2001-01-01T00:00:00.123456789Z"})
     queued = await there.pool.fetchval(

@@ -55,8 +55,9 @@ async def installation(
 async def test_from_nothing_to_a_login(installation: Installation) -> None:
     run = installation.run
     assert "no accounts yet" in (await run("account", "list")).out
-    account = (await run("account", "create", "Engines", "--messages-per-day", "1000", "--json")).json()
-    assert account["messages_per_day"] == 1000
+    options = ("--messages-per-day", "1000", "--dsn-to-sender")
+    account = (await run("account", "create", "Engines", *options, "--json")).json()
+    assert (account["messages_per_day"], account["dsn_to_sender"]) == (1000, True)
     shown = (await run("account", "show", account["id"])).out
     assert re.search(r"Name +Engines\n", shown)
 
@@ -169,6 +170,31 @@ async def test_addresses_and_dkim_keys(installation: Installation) -> None:
     again = await run("domain", "dkim-key", "Engines", "engines.example", "--selector", "december")
     assert again.code == 1
     assert "conflict: " in again.err
+
+
+async def test_dkim_keys_are_rotated(installation: Installation) -> None:
+    run = installation.run
+    where = ("Engines", "engines.example")
+    await run("account", "create", "Engines")
+    await run("domain", "create", *where)
+    made = await run("domain", "dkim-key", *where, "--selector", "s2", "--inactive", "--json")
+    assert made.json()["active"] is False
+    assert (await run("domain", "dkim-activate", *where, "s2")).out == "s2 signs from now on\n"
+    early = await run("domain", "dkim-remove", *where, "posthouse-ed25519")
+    assert early.code == 1
+    assert "conflict: " in early.err
+    assert (await run("domain", "dkim-deactivate", *where, "posthouse-ed25519")).code == 0
+    assert (await run("domain", "dkim-remove", *where, "posthouse-ed25519")).code == 0
+    gone = await run("domain", "dkim-remove", *where, "posthouse-ed25519")
+    assert (gone.code, "there is no DKIM key" in gone.err) == (2, True)
+
+    changed = await run("domain", "update", *where, "--dkim-required", "--dkim-expires-after", "none")
+    assert re.search(r"Must be signed +yes\nSignatures hold \(s\) +-\n", changed.out)
+    assert (await run("domain", "dkim-deactivate", *where, "posthouse-rsa")).code == 0
+    last = await run("domain", "dkim-deactivate", *where, "s2")
+    assert "conflict: " in last.err
+    assert "Warning: only Ed25519 signs" in (await run("domain", "show", *where)).out
+    assert (await run("domain", "update", *where, "--dkim-expires-after", "soon")).code == 2
 
 
 async def test_keys_are_shown_once_and_can_be_revoked(installation: Installation) -> None:

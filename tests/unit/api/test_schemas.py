@@ -98,6 +98,7 @@ def test_times_are_answered_in_utc_with_microseconds() -> None:
             first_time_recipients_per_day=None,
             messages_per_second=None,
             retry_schedule="mox",
+            dsn_to_sender=False,
         ).model_dump_json()
     )
     assert row["created_at"] == "2026-11-20T13:00:00.000000Z"

@@ -43,6 +43,7 @@ async def create(new: NewAccount, context: InContext, _caller: OperatorAuth) -> 
         first_time_recipients_per_day=new.first_time_recipients_per_day,
         messages_per_second=new.messages_per_second,
         retry_schedule=new.retry_schedule,
+        dsn_to_sender=new.dsn_to_sender,
     )
     async with context.change(Subject.CONFIG_CHANGED, "accounts") as session:
         row = await accounts.create_account(session, new.name, options)

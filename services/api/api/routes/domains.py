@@ -1,5 +1,7 @@
 """``/v1/accounts/{account}/domains``: for operators."""
 
+from typing import cast
+
 from fastapi import APIRouter
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -7,8 +9,16 @@ from api.context import Context, InContext
 from api.routes import answers
 from api.routes.guard import GuardedRoute, OperatorAuth
 from api.routes.parameters import AccountId, Id, InPages
-from api.schemas.domains import DkimKey, Domain, DomainPage, DomainWithRecords, NewDkimKey, NewDomain
-from shared.db import accounts, domains
+from api.schemas.domains import (
+    DkimKey,
+    Domain,
+    DomainChange,
+    DomainPage,
+    DomainWithRecords,
+    NewDkimKey,
+    NewDomain,
+)
+from shared.db import accounts, dkim_keys, domains
 from shared.errors import Conflict, DatabaseUnavailable, Unavailable
 from shared.events import Subject
 from shared.models import Domain as Row
@@ -33,8 +43,8 @@ async def create(account: AccountId, new: NewDomain, context: InContext, _caller
         row = await domains.create_domain(
             session, int(account), new.name, separators=new.separators, bounce_domain=new.bounce_domain
         )
-        for algorithm in domains.SELECTORS:
-            await domains.create_dkim_key(session, context.ring, row, algorithm)
+        for algorithm in dkim_keys.SELECTORS:
+            await dkim_keys.create_dkim_key(session, context.ring, row, algorithm)
         return await _detail(context, session, row)
 
 
@@ -44,6 +54,18 @@ async def get(account: AccountId, domain: Id, context: InContext, _caller: Opera
     async with context.look() as session:
         row = await accounts.get_account(session, int(account))
         return await _detail(context, session, await domains.get_domain(session, row.id, int(domain)))
+
+
+@router.patch("/{domain}", operation_id="domains_update", summary="Change a domain", responses=answers.UPDATE)
+async def update(
+    account: AccountId, domain: Id, change: DomainChange, context: InContext, _caller: OperatorAuth
+) -> DomainWithRecords:
+    """Change what is given of how the mail of a domain is signed, and nothing else."""
+    given = cast("domains.SigningChange", {name: getattr(change, name) for name in change.model_fields_set})
+    async with context.change(Subject.CONFIG_CHANGED, f"account:{account}") as session:
+        owner = await accounts.get_account(session, int(account))
+        row = await domains.change_signing(session, owner.id, int(domain), given)
+        return await _detail(context, session, row)
 
 
 @router.post(
@@ -89,13 +111,61 @@ async def enable(account: AccountId, domain: Id, context: InContext, _caller: Op
 async def create_key(
     account: AccountId, domain: Id, new: NewDkimKey, context: InContext, _caller: OperatorAuth
 ) -> DkimKey:
-    """Make a further key that signs the mail of a domain from now on; publish its record at once."""
+    """Make a further key, which signs the mail of a domain from now on, or once it is activated; publish its record at once.
+
+    To replace a key without a gap: make the new one with `active` false, publish its record, activate it once DNS shows it,
+    deactivate the old one, and remove that, with its record, after a week.
+    """
     async with context.change(Subject.CONFIG_CHANGED, f"account:{account}") as session:
         owner = await accounts.get_account(session, int(account))
         row = await domains.get_domain(session, owner.id, int(domain))
         return DkimKey.of(
-            await domains.create_dkim_key(session, context.ring, row, new.algorithm, selector=new.selector)
+            await dkim_keys.create_dkim_key(
+                session, context.ring, row, new.algorithm, selector=new.selector, active=new.active
+            )
         )
+
+
+@router.post(
+    "/{domain}/dkim-keys/{key}/activate",
+    operation_id="dkim_keys_activate",
+    summary="Activate a DKIM key",
+    responses=answers.UPDATE,
+)
+async def activate_key(account: AccountId, domain: Id, key: Id, context: InContext, _caller: OperatorAuth) -> DkimKey:
+    """Have a key sign from now on, beside those that do. Its record should be in DNS by now."""
+    return await _switch_key(context, account, domain, key, active=True)
+
+
+@router.post(
+    "/{domain}/dkim-keys/{key}/deactivate",
+    operation_id="dkim_keys_deactivate",
+    summary="Deactivate a DKIM key",
+    responses=answers.UPDATE,
+)
+async def deactivate_key(account: AccountId, domain: Id, key: Id, context: InContext, _caller: OperatorAuth) -> DkimKey:
+    """Have a key sign no longer. Leave its record in DNS while mail that it signed is under way."""
+    return await _switch_key(context, account, domain, key, active=False)
+
+
+@router.delete(
+    "/{domain}/dkim-keys/{key}",
+    operation_id="dkim_keys_remove",
+    summary="Remove a DKIM key",
+    status_code=204,
+    responses=answers.UPDATE,
+)
+async def remove_key(account: AccountId, domain: Id, key: Id, context: InContext, _caller: OperatorAuth) -> None:
+    """Remove a key that does not sign any more, for good."""
+    async with context.change(Subject.CONFIG_CHANGED, f"account:{account}") as session:
+        owner = await accounts.get_account(session, int(account))
+        await dkim_keys.remove_dkim_key(session, owner.id, int(domain), int(key))
+
+
+async def _switch_key(context: Context, account: str, domain: str, key: str, *, active: bool) -> DkimKey:
+    async with context.change(Subject.CONFIG_CHANGED, f"account:{account}") as session:
+        owner = await accounts.get_account(session, int(account))
+        return DkimKey.of(await dkim_keys.set_dkim_key_active(session, owner.id, int(domain), int(key), active=active))
 
 
 async def _switch(context: Context, account: str, domain: str, *, disabled: bool) -> DomainWithRecords:
@@ -106,5 +176,6 @@ async def _switch(context: Context, account: str, domain: str, *, disabled: bool
 
 
 async def _detail(context: Context, session: AsyncSession, row: Row) -> DomainWithRecords:
-    keys = await domains.list_dkim_keys(session, row.account_id, row.id)
-    return DomainWithRecords.detail(row, keys, domains.dns_records(row, keys, context.settings.hostname))
+    keys = await dkim_keys.list_dkim_keys(session, row.account_id, row.id)
+    warnings = dkim_keys.signing_warnings(context.ring, row, keys)
+    return DomainWithRecords.detail(row, keys, domains.dns_records(row, keys, context.settings.hostname), warnings)

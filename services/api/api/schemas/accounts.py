@@ -21,6 +21,7 @@ _ACCOUNT: dict[str, object] = {
     "first_time_recipients_per_day": None,
     "messages_per_second": None,
     "retry_schedule": "default",
+    "dsn_to_sender": False,
 }
 _FULL: dict[str, object] = {"limit": 1000, "used": 1000, "left": 0, "room_at": "2026-11-21T06:40:00.000000Z"}
 _USAGE: dict[str, object] = {
@@ -54,6 +55,10 @@ class NewAccount(Input):
         max_length=64,
         description="`default` (three days), `mox` (eight attempts), or one that an operator made.",
     )
+    dsn_to_sender: bool = Field(
+        default=False,
+        description="Whether a status notification (RFC 3464) comes to the return path of mail that is not delivered, and once of mail that is late. Events tell of both in any case.",
+    )
 
 
 class AccountChange(Input):
@@ -76,6 +81,9 @@ class AccountChange(Input):
         max_length=64,
         description="`default` (three days), `mox` (eight attempts), or one that an operator made.",
     )
+    dsn_to_sender: bool = Field(
+        default_factory=bool, description="Whether senders are told by mail of what is not delivered, or late."
+    )
 
 
 class Account(Output):
@@ -93,6 +101,7 @@ class Account(Output):
     first_time_recipients_per_day: int | None
     messages_per_second: int | None
     retry_schedule: str
+    dsn_to_sender: bool
 
     @classmethod
     def of(cls, row: Row) -> "Account":
@@ -108,6 +117,7 @@ class Account(Output):
             first_time_recipients_per_day=row.first_time_recipients_per_day,
             messages_per_second=row.messages_per_second,
             retry_schedule=row.retry_schedule,
+            dsn_to_sender=row.dsn_to_sender,
         )
 
 

@@ -1,10 +1,12 @@
 """Domains, their keys, and the DNS records to publish."""
 
+from types import NoneType
 from typing import Any, Literal
 
 from pydantic import Field
 
 from api.schemas.base import Input, Output, PageOf, Text, Time, example
+from shared.db.dkim_keys import SigningWarning as WarningRow
 from shared.db.domains import DnsRecord as RecordRow
 from shared.models import DkimKey as KeyRow
 from shared.models import Domain as Row
@@ -16,6 +18,8 @@ _DOMAIN: dict[str, object] = {
     "disabled_at": None,
     "separators": ["+"],
     "bounce_domain": "bounces.example.com",
+    "dkim_required": False,
+    "dkim_expires_after_seconds": 604800,
     "created_at": "2026-11-20T13:00:00.000000Z",
 }
 _KEY: dict[str, object] = {
@@ -25,6 +29,10 @@ _KEY: dict[str, object] = {
     "dns_record": "v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
     "active": True,
     "created_at": "2026-11-20T13:00:00.000000Z",
+}
+_WARNING: dict[str, object] = {
+    "code": "only_ed25519",
+    "text": "only Ed25519 signs, which many receivers do not verify: activate an RSA key as well",
 }
 _RECORD: dict[str, object] = {
     "name": "_posthouse.example.com",
@@ -59,12 +67,31 @@ class Domain(Output):
     disabled_at: Time | None = Field(description="Since when nothing is accepted from it, and what was accepted waits.")
     separators: list[str]
     bounce_domain: str | None
+    dkim_required: bool = Field(description="Whether mail is refused rather than sent without a DKIM signature.")
+    dkim_expires_after_seconds: int | None = Field(
+        description="How long a DKIM signature holds (RFC 6376 3.5, `x=`); null: for ever."
+    )
     created_at: Time
 
     @classmethod
     def of(cls, row: Row) -> "Domain":
         """Show a domain."""
         return cls(**_fields(row))
+
+
+class DomainChange(Input):
+    """What of a domain shall be otherwise; what is left out stays."""
+
+    model_config = example({"dkim_required": True})
+
+    # Made by factories, so that the document shows no default: a client that sent it would change what nobody asked for.
+    dkim_required: bool = Field(
+        default_factory=bool, description="Whether mail is refused rather than sent without a DKIM signature."
+    )
+    dkim_expires_after_seconds: int | None = Field(
+        default_factory=NoneType,
+        description="How long a DKIM signature holds, a day to a year: longer than mail may be under way behind us. Null: for ever.",
+    )
 
 
 class DnsRecord(Output):
@@ -90,10 +117,11 @@ class NewDkimKey(Input):
 
     algorithm: Literal["ed25519-sha256", "rsa-sha256"]
     selector: Text | None = Field(default=None, description="Names the key in DNS.")
+    active: bool = Field(default=True, description="Whether it signs at once; false: once it is activated.")
 
 
 class DkimKey(Output):
-    """A key that signs the mail of a domain; the private half never leaves."""
+    """A key that signs the mail of a domain while it is active; the private half never leaves."""
 
     model_config = example(_KEY)
 
@@ -117,21 +145,39 @@ class DkimKey(Output):
         )
 
 
+class SigningWarning(Output):
+    """Something about the DKIM signatures of a domain that should be otherwise."""
+
+    model_config = example(_WARNING)
+
+    code: Literal["unsigned", "only_ed25519", "key_unreadable"]
+    text: str
+
+    @classmethod
+    def of(cls, warning: WarningRow) -> "SigningWarning":
+        """Show a warning."""
+        return cls(code=warning.code, text=warning.text)
+
+
 class DomainWithRecords(Domain):
     """A domain with its keys and the DNS records to publish."""
 
-    model_config = example({**_DOMAIN, "dkim_keys": [_KEY], "dns_records": [_RECORD]})
+    model_config = example({**_DOMAIN, "dkim_keys": [_KEY], "dns_records": [_RECORD], "warnings": [_WARNING]})
 
     dkim_keys: list[DkimKey]
     dns_records: list[DnsRecord]
+    warnings: list[SigningWarning] = Field(description="What is not as it should be with its signatures.")
 
     @classmethod
-    def detail(cls, row: Row, keys: list[KeyRow], records: list[RecordRow]) -> "DomainWithRecords":
+    def detail(
+        cls, row: Row, keys: list[KeyRow], records: list[RecordRow], warnings: list[WarningRow]
+    ) -> "DomainWithRecords":
         """Show a domain and all that belongs to it."""
         return cls(
             **_fields(row),
             dkim_keys=[DkimKey.of(key) for key in keys],
             dns_records=[DnsRecord.of(record) for record in records],
+            warnings=[SigningWarning.of(warning) for warning in warnings],
         )
 
 
@@ -143,6 +189,8 @@ def _fields(row: Row) -> dict[str, Any]:
         "disabled_at": row.disabled_at,
         "separators": list(row.catchall_separators),
         "bounce_domain": row.bounce_domain,
+        "dkim_required": row.dkim_required,
+        "dkim_expires_after_seconds": row.dkim_expires_after_seconds,
         "created_at": row.created_at,
     }
 

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from shared.db import accounts, credentials, demo, domains
+from shared.db import accounts, credentials, demo, dkim_keys, domains
 from shared.db.accounts import AccountOptions
 from shared.db.demo import Demo, DemoSecrets
 from shared.errors import AddressInvalid, ConfigurationError, Conflict, NotFound, ValidationFailed
@@ -154,12 +154,12 @@ async def test_the_demo_account_is_what_the_local_stack_promises(
         account = await accounts.get_account(session, made.account_id)
         assert (account.keep_deliveries_seconds, account.keep_calls_seconds) == (72 * 3600, 72 * 3600)
         assert (account.messages_per_day, account.first_time_recipients_per_day) == (None, None)
-        assert account.retry_schedule == "mox"
+        assert (account.retry_schedule, account.dsn_to_sender) == ("mox", True)
         domain = await domains.find_domain(session, account.id, "posthouse.test")
         assert domain is not None
         assert domain.verified_at is not None
         assert domain.catchall_separators == ["+"]
-        keys = await domains.list_dkim_keys(session, account.id, domain.id)
+        keys = await dkim_keys.list_dkim_keys(session, account.id, domain.id)
         assert {key.algorithm for key in keys} == {"ed25519-sha256", "rsa-sha256"}
         listed = await accounts.list_addresses(session, account.id)
         assert [address.text for address in listed.items] == ["demo@posthouse.test"]

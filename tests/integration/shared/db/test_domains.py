@@ -4,14 +4,12 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from shared.db import accounts, domains
+from shared.db import accounts, dkim_keys, domains
 from shared.db.domains import DnsRecord
-from shared.errors import AddressInvalid, Conflict, NotFound, SecretUnreadable, ValidationFailed
+from shared.errors import AddressInvalid, Conflict, NotFound, ValidationFailed
 from shared.mail.address import parse
-from shared.mail.dkim import dns_record
 from shared.models import Domain
 from shared.security.keys import KeyRing
-from shared.security.sealing import unseal
 
 Sessions = async_sessionmaker[AsyncSession]
 Raw = asyncpg.Connection
@@ -89,7 +87,7 @@ async def test_a_domain_is_proven_by_one_account_only(sessions: Sessions) -> Non
 async def test_an_account_sees_its_own_domains_only(
     session: AsyncSession, domain: Domain, strange_domain: Domain, ring: KeyRing
 ) -> None:
-    for read in (domains.get_domain, domains.list_dkim_keys, domains.mark_verified, domains.delete_domain):
+    for read in (domains.get_domain, dkim_keys.list_dkim_keys, domains.mark_verified, domains.delete_domain):
         with pytest.raises(NotFound):
             await read(session, strange_domain.account_id, domain.id)
     assert await domains.find_domain(session, strange_domain.account_id, domain.name) is None
@@ -97,47 +95,21 @@ async def test_an_account_sees_its_own_domains_only(
     first = await domains.list_domains(session, domain.account_id, limit=1)
     second = await domains.list_domains(session, domain.account_id, cursor=first.next_cursor)
     assert [row.id for row in first.items + second.items] == [domain.id, more.id]
-    await domains.create_dkim_key(session, ring, more, "ed25519-sha256")
+    await dkim_keys.create_dkim_key(session, ring, more, "ed25519-sha256")
     await domains.delete_domain(session, domain.account_id, more.id)
     assert [row.id for row in (await domains.list_domains(session, domain.account_id)).items] == [domain.id]
 
 
-async def test_keys_are_sealed_for_their_place_and_published(
-    sessions: Sessions, connection: Raw, domain: Domain, ring: KeyRing
-) -> None:
-    async with sessions() as session, session.begin():
-        await domains.create_dkim_key(session, ring, domain, "ed25519-sha256")
-        await domains.create_dkim_key(session, ring, domain, "rsa-sha256", selector="S2026")
-        with pytest.raises(Conflict):
-            await domains.create_dkim_key(session, ring, domain, "ed25519-sha256")
-        with pytest.raises(AddressInvalid):
-            await domains.create_dkim_key(session, ring, domain, "ed25519-sha256", selector="a b")
-        keys = await domains.list_dkim_keys(session, domain.account_id, domain.id)
-    signing = await domains.signing_keys(connection, domain.account_id, "example.com")
-    assert [(key.selector, key.algorithm) for key in signing] == [
-        ("posthouse-ed25519", "ed25519-sha256"),
-        ("s2026", "rsa-sha256"),
-    ]
-    for key, row in zip(signing, keys, strict=True):
-        pem = unseal(ring, key.sealed, context=key.context)
-        assert dns_record(pem) == row.dns_record
-        assert row.private_key_sealed not in repr(row)
-    with pytest.raises(SecretUnreadable):
-        unseal(ring, signing[0].sealed, context=signing[1].context)
-    assert await domains.signing_keys(connection, domain.account_id + 1, "example.com") == []
-    await connection.execute("UPDATE dkim_key SET active = false WHERE selector = 's2026'")
-    assert len(await domains.signing_keys(connection, domain.account_id, "example.com")) == 1
-
-
 async def test_the_records_to_set_name_every_thing_once(session: AsyncSession, ring: KeyRing) -> None:
     domain = await _add(session, "example.com", bounce_domain="bounces.example.com")
-    key = await domains.create_dkim_key(session, ring, domain, "ed25519-sha256")
-    retired = await domains.create_dkim_key(session, ring, domain, "ed25519-sha256", selector="old")
+    key = await dkim_keys.create_dkim_key(session, ring, domain, "ed25519-sha256")
+    retired = await dkim_keys.create_dkim_key(session, ring, domain, "ed25519-sha256", selector="old")
     retired.active = False
     records = domains.dns_records(domain, [key, retired], "mail.posthouse.test")
     assert [(record.name, record.type) for record in records] == [
         ("_posthouse.example.com", "TXT"),
         ("posthouse-ed25519._domainkey.example.com", "TXT"),
+        ("old._domainkey.example.com", "TXT"),
         ("bounces.example.com", "TXT"),
         ("_dmarc.example.com", "TXT"),
         ("bounces.example.com", "MX"),
@@ -147,6 +119,9 @@ async def test_the_records_to_set_name_every_thing_once(session: AsyncSession, r
     assert values["bounces.example.com", "TXT"].value == "v=spf1 a:mail.posthouse.test ~all"
     assert values["bounces.example.com", "MX"].value == "10 mail.posthouse.test"
     assert all(isinstance(record, DnsRecord) and record.purpose for record in records)
+    # Mail that it signed is under way, or it is to sign soon.
+    assert "signs nothing now" in values["old._domainkey.example.com", "TXT"].purpose
+    assert "signs nothing now" not in values["posthouse-ed25519._domainkey.example.com", "TXT"].purpose
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+import structlog
 
 from shared.errors import Overloaded
 from shared.worker.coalesce import Coalescer, Limits
@@ -114,3 +115,17 @@ async def test_drain_waits_for_everything_submitted() -> None:
     run.gate.set()
     await draining
     assert all(task.done() for task in tasks)
+
+
+async def test_the_log_does_not_quote_what_was_refused() -> None:
+    async def refuse(items: Sequence[str]) -> list[str]:
+        raise ValueError(f"Failing row contains ({items[0]})")
+
+    coalescer = Coalescer(refuse)
+    with structlog.testing.capture_logs() as lines:
+        await asyncio.gather(
+            *(coalescer.submit(address) for address in ("a@b.test", "c@d.test")), return_exceptions=True
+        )
+
+    assert [line["event"] for line in lines] == ["batch_failed"]
+    assert "a@b.test" not in str(lines)
