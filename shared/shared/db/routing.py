@@ -7,9 +7,9 @@ sure reads that (:meth:`Routing.current`), whoever can be put right later uses t
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-import asyncpg
+import orjson
 
 from shared.clock import Monotonic, monotonic
 from shared.db.engine import Connection
@@ -18,17 +18,23 @@ from shared.security.keys import KeyRing
 from shared.security.sealing import unseal
 
 Kind = Literal["direct", "smtp", "submission", "submissions", "socks", "fail"]
+_Row = Mapping[str, Any]
 RELAYS = frozenset({"smtp", "submission", "submissions"})
 
-_TRANSPORTS = """
-SELECT name, id, kind, host, port, tls, username, password_sealed, mechanisms, ehlo_name, ipv4, ipv6, code, text FROM transport
-"""
-_ROUTES = """
-SELECT r.transport, r.sender_domains, r.recipient_domains, r.min_attempts,
-    coalesce(r.account_id, d.account_id) AS account_id, coalesce(d.name, '') AS domain
-FROM route r LEFT JOIN domain d ON d.id = r.domain_id ORDER BY r.position, r.id
-"""
 _VERSION = "SELECT version FROM routing"
+_ALL = """
+WITH transports AS (
+    SELECT name, id, kind, host, port, tls, username, password_sealed, mechanisms, ehlo_name, ipv4, ipv6, code, text FROM transport
+), routes AS (
+    SELECT r.transport, r.sender_domains, r.recipient_domains, r.min_attempts,
+        coalesce(r.account_id, d.account_id) AS account_id, coalesce(d.name, '') AS domain, r.position, r.id
+    FROM route r LEFT JOIN domain d ON d.id = r.domain_id
+)
+SELECT version, (SELECT coalesce(json_agg(t), '[]')::text FROM transports t) AS transports,
+    (SELECT coalesce(json_agg(r ORDER BY r.position, r.id), '[]')::text FROM routes r) AS routes
+FROM routing
+"""
+"""One statement, so one snapshot: routes, transports and the number belong together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +190,12 @@ class Routing:
         return self.table
 
     async def _read(self, connection: Connection) -> None:
-        # One snapshot: routes, transports and the number belong together.
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            version = await connection.fetchval(_VERSION)
-            if version != self.table.version:
-                self.table = _table(version, await connection.fetch(_TRANSPORTS), await connection.fetch(_ROUTES))
+        (row,) = await connection.fetch(_ALL)
+        if row["version"] != self.table.version:
+            self.table = _table(row["version"], orjson.loads(row["transports"]), orjson.loads(row["routes"]))
 
 
-def _table(version: int, transports: Sequence[asyncpg.Record], routes: Sequence[asyncpg.Record]) -> RoutingTable:
+def _table(version: int, transports: Sequence[_Row], routes: Sequence[_Row]) -> RoutingTable:
     lists: dict[tuple[int | None, str], list[Route]] = {}
     for row in routes:
         route = Route(
@@ -204,6 +208,6 @@ def _table(version: int, transports: Sequence[asyncpg.Record], routes: Sequence[
     return RoutingTable(version, {row["name"]: _transport(row) for row in transports}, lists)
 
 
-def _transport(row: asyncpg.Record) -> Transport:
+def _transport(row: _Row) -> Transport:
     known = {name: value for name, value in row.items() if value is not None}
     return Transport(**{**known, "mechanisms": tuple(row["mechanisms"])})

@@ -1,88 +1,23 @@
 """Mail takes the transport that its route names: cases 141 to 144, and what may go wrong with each kind."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword
 
 from fakes.certificates import self_signed_context, server_context
-from fakes.smtp_network import SmtpNetwork, smtp_network
+from fakes.smtp_network import smtp_network
 from fakes.smtp_server import Script, ScriptedSmtpServer
-from fakes.socks_server import SocksServer
 from fakes.waiting import eventually
-from integration.delivery.conftest import SECRET, OpenSite, Site, in_order
-from shared.db import routes, transports
-from shared.db.engine import create_engine, session_factory
+from integration.delivery.conftest import OpenSite, in_order
+from integration.delivery.floor import Floor, sites
 from shared.db.lanes import SiteName
-from shared.db.routes import RouteOptions
-from shared.db.transports import TransportOptions
-from shared.security.keys import KeyRing
 
 ONE, TWO, SIX = "127.0.0.2", "127.0.0.3", "::1"
 PLAIN = Script(extensions=["AUTH PLAIN", "ENHANCEDSTATUSCODES"], auth=["235 2.7.0 OK"])
-
-
-@dataclass
-class Floor:
-    """A site whose operator makes routes, and a network that mail without a route goes to."""
-
-    site: Site
-    network: SmtpNetwork
-
-    async def operate(
-        self, name: str = "t", kind: str = "smtp", *, route: dict[str, Any] | None = None, **options: Any
-    ) -> int:
-        """Make a transport, and a route to it."""
-        engine = create_engine(self.site.url, size=1, service="test")
-        try:
-            async with session_factory(engine)() as session, session.begin():
-                made = await transports.create_transport(
-                    session, KeyRing([SECRET]), name, kind, TransportOptions(**options)
-                )
-                if route is not None:
-                    await routes.create_route(session, RouteOptions(name, **route))
-                return made.id
-        finally:
-            await engine.dispose()
-
-    async def update(self, transport_id: int, **changes: Any) -> None:
-        engine = create_engine(self.site.url, size=1, service="test")
-        async with session_factory(engine)() as session, session.begin():
-            await transports.update_transport(session, KeyRing([SECRET]), transport_id, changes)
-        await engine.dispose()
-
-    async def send(self, recipient: str = "a@b.test", *, attempts: int = 1, **start: Any) -> list[dict[str, Any]]:
-        """Send one mail; return its attempts so far, as many as are asked for."""
-        (delivery,) = await self.site.room.accept([recipient])
-        async with self.working(**start):
-            for count in range(1, attempts + 1):
-                await eventually(lambda count=count: self._made(delivery, count))
-                if count < attempts:
-                    await self.due()
-        return await self.attempts(delivery)
-
-    @asynccontextmanager
-    async def working(self, **start: Any) -> AsyncIterator[None]:
-        async with in_order(await self.site.start(dns=self.network.dns.address, smtp_port=self.network.port, **start)):
-            yield
-
-    async def due(self) -> None:
-        await self.site.pool.execute("UPDATE delivery_queue SET due_at = now() WHERE worker_id IS NULL")
-        await self.site.pool.execute("INSERT INTO delivery_wake (lane_id) SELECT DISTINCT lane_id FROM delivery_queue")
-
-    async def attempts(self, delivery: int) -> list[dict[str, Any]]:
-        query = "SELECT * FROM attempt WHERE delivery_id = $1 AND finished_at IS NOT NULL ORDER BY n"
-        return [dict(row) for row in await self.site.pool.fetch(query, delivery)]
-
-    async def _made(self, delivery: int, count: int) -> bool:
-        return len(await self.attempts(delivery)) >= count
-
-
-OpenFloor = Callable[..., Awaitable[Floor]]
 
 
 @pytest.fixture
@@ -90,10 +25,6 @@ async def floor(open_site: OpenSite) -> AsyncIterator[Floor]:
     async with smtp_network({ONE: Script(), SIX: Script()}) as network:
         network.zone["b.test"] = {"A": [ONE], "AAAA": [SIX]}
         yield Floor(await open_site(ScriptedSmtpServer()), network)
-
-
-async def sites(floor: Floor) -> set[str]:
-    return {row["name"] for row in await floor.site.pool.fetch("SELECT name FROM site WHERE queue = 'delivery'")}
 
 
 def of(server: ScriptedSmtpServer) -> dict[str, Any]:
@@ -309,58 +240,6 @@ async def test_a_host_without_an_address_of_the_family_waits(floor: Floor) -> No
     (attempt,) = await floor.send()
     assert (attempt["outcome"], floor.network.visited) == ("delayed", {})
     assert "no IPv6 address" in attempt["text"]
-
-
-@pytest.mark.parametrize("login", [None, ("us", "wörd")])
-@pytest.mark.parametrize("bound", [b"\x01\0\0\0\0\0\0", b"\x04" + bytes(18), b"\x03\x05proxy\0\0"])
-async def test_mail_goes_through_a_proxy_under_its_name(
-    floor: Floor, login: tuple[str, str] | None, bound: bytes
-) -> None:
-    async with SocksServer(login, bound=bound) as proxy:
-        given = {"username": login[0], "password": login[1]} if login else {}
-        await floor.operate(kind="socks", route={}, host="127.0.0.1", port=proxy.port, ehlo_name="out.test", **given)
-        (attempt,) = await floor.send()
-        assert (attempt["outcome"], attempt["ip"]) == ("delivered", ONE)
-        assert proxy.requests == [(ONE, floor.network.port)]
-        assert floor.network.servers[ONE].sessions[0].commands[0] == "EHLO out.test"
-    assert "via:t:b.test" in await sites(floor)
-
-
-@pytest.mark.parametrize(
-    ("proxy", "said"),
-    [
-        (SocksServer(status=2), "not allowed by its rules"),
-        (SocksServer(status=77), "error 77"),
-        (SocksServer(("us", "other")), "wants a login"),
-        (SocksServer(greeting=b"HT"), "does not speak SOCKS5"),
-        (SocksServer(greeting=b"\x05"), "closed the connection"),
-        (SocksServer(silent=True), "no connection"),
-    ],
-)
-async def test_a_proxy_that_does_not_connect_delays(floor: Floor, proxy: SocksServer, said: str) -> None:
-    async with proxy:
-        await floor.operate(kind="socks", route={}, host="127.0.0.1", port=proxy.port, ehlo_name="out.test")
-        (attempt,) = await floor.send(timeout=0.5)
-    assert (attempt["outcome"], attempt["stage"]) == ("delayed", "connect")
-    assert said in attempt["text"]
-    assert floor.network.visited == {}
-
-
-async def test_a_proxy_that_refuses_our_login_delays(floor: Floor) -> None:
-    async with SocksServer(("us", "other")) as proxy:
-        given = {"username": "us", "password": "word", "ehlo_name": "out.test"}
-        await floor.operate(kind="socks", route={}, host="127.0.0.1", port=proxy.port, **given)
-        (attempt,) = await floor.send()
-    assert "refuses our login" in attempt["text"]
-
-
-async def test_a_proxys_own_host_is_ourselves(floor: Floor) -> None:
-    floor.network.zone["b.test"] = {"MX": ["10 out.test."]}
-    floor.network.zone["out.test"] = {"A": [ONE]}
-    async with SocksServer() as proxy:
-        await floor.operate(kind="socks", route={}, host="127.0.0.1", port=proxy.port, ehlo_name="out.test")
-        (attempt,) = await floor.send()
-    assert (attempt["outcome"], attempt["enhanced"], proxy.requests) == ("failed", "5.4.6", [])
 
 
 async def test_the_relay_of_the_settings_is_the_way_without_a_route(floor: Floor) -> None:
