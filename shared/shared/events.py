@@ -43,6 +43,8 @@ class OperatorEventKind(StrEnum):
 
     SOURCE_BLOCKED = "source_blocked"
     """A site refuses our mail because of our address or our name; no recipient is suppressed for it."""
+    LOGIN_REFUSED = "login_refused"
+    """A relay refuses our login; the mail that goes over it waits."""
 
 
 class Subject(StrEnum):

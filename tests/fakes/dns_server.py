@@ -28,6 +28,8 @@ class DnsServer:
     def __init__(self, zone: Zone, *, ttl: int = 60, negative_ttl: int = 30, authentic: bool = False) -> None:
         self.zone = zone
         self.ttl, self.negative_ttl, self.authentic = ttl, negative_ttl, authentic
+        self.chases = True
+        """Whether an answer that is an alias holds what the alias leads to."""
         self.truncated: set[str] = set()
         """Names whose answers over UDP are cut, so that the client must ask again over TCP."""
         self.queries: list[tuple[str, str, str]] = []
@@ -79,7 +81,7 @@ class DnsServer:
         if transport == "udp" and key in self.truncated:
             response.flags |= dns.flags.TC
             return response.to_wire()
-        for _ in range(10):
+        for _ in range(40):
             entry = self.zone.get(key)
             if entry == "SILENT":
                 return None
@@ -97,7 +99,7 @@ class DnsServer:
                 response.answer.append(dns.rrset.from_text(name, self.ttl, "IN", wanted, *records))
             else:
                 self._add_soa(response)
-            if not alias:
+            if not alias or not self.chases:
                 break
             name = dns.name.from_text(alias[0])
             key = name.to_text(omit_final_dot=True).lower()

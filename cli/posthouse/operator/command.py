@@ -8,6 +8,7 @@ A command is a function of an :class:`Operator` and its own arguments and option
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
@@ -22,6 +23,7 @@ from posthouse.operator.show import Output, note
 from shared.errors import ConfigurationError
 
 _EVERYTHING = 100_000
+_LONGEST_PASSWORD = 1024
 
 AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's id, or its name.")]
 LimitOption = Annotated[int, typer.Option(min=1, max=_EVERYTHING, help="Show so many at most.")]
@@ -162,3 +164,17 @@ def _where(
 def given(**fields: object) -> Document:
     """Return the fields that were given; the installation's defaults hold for the others."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def read_password() -> str:
+    """Return the first line of standard input.
+
+    Raises:
+        ConfigurationError: it holds none, or too much.
+    """
+    line = sys.stdin.readline(_LONGEST_PASSWORD + 2).rstrip("\r\n")
+    if not line or len(line) > _LONGEST_PASSWORD:
+        raise ConfigurationError(
+            f"standard input holds no password of 1 to {_LONGEST_PASSWORD} characters in its first line"
+        )
+    return line

@@ -1,13 +1,11 @@
 """``posthouse key``, ``posthouse login`` and ``posthouse operator-key``."""
 
-import sys
 from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
-from posthouse.operator.command import AccountArgument, LimitOption, Operator, command, given, new_group
-from shared.errors import ConfigurationError
+from posthouse.operator.command import AccountArgument, LimitOption, Operator, command, given, new_group, read_password
 
 _KEYS = {
     "id": "id",
@@ -28,7 +26,6 @@ _LOGINS = {
 }
 _OPERATOR_KEYS = {heading: field for heading, field in _KEYS.items() if field not in {"uses_from_ids", "test"}}
 _BEARER = "Send it as the header Authorization: Bearer <key>."
-_LONGEST_PASSWORD = 1024
 
 NameOption = Annotated[str | None, typer.Option(help="What to call it.")]
 ExpiresOption = Annotated[
@@ -99,7 +96,7 @@ def create_login(
     from_ids: FromIdsOption = True,
 ) -> None:
     """Create a login of an account, and show its password this once."""
-    password = _password() if password_stdin else None
+    password = read_password() if password_stdin else None
     new = given(login=login, password=password, uses_from_ids=from_ids)
     made = operator.client.post(f"{operator.account(account)}/logins", new)
     sentence = f"Login {made.get('id')} of account {account}: {made.get('login')}, with the password"
@@ -150,13 +147,3 @@ def revoke_operator_key(operator: Operator, key: KeyArgument) -> None:
     found = operator.find("/v1/operator-keys", key, ("key_id",), "operator's key")
     operator.client.delete(f"/v1/operator-keys/{found}")
     operator.output.done(f"operator's key {found} is revoked", {"id": found, "revoked": True})
-
-
-def _password() -> str:
-    """Return the first line of standard input."""
-    line = sys.stdin.readline(_LONGEST_PASSWORD + 2).rstrip("\r\n")
-    if not line or len(line) > _LONGEST_PASSWORD:
-        raise ConfigurationError(
-            f"standard input holds no password of 1 to {_LONGEST_PASSWORD} characters in its first line"
-        )
-    return line

@@ -22,6 +22,7 @@ from api.routes import (
     retry_schedules,
     suppressions,
     traffic_rules,
+    transports,
 )
 from api.webapi.door import routes as webapi_routes
 from api.webapi.faults import respond
@@ -45,6 +46,7 @@ ROUTERS = (
     accounts.router,
     domains.router,
     credentials.router,
+    transports.router,
     retry_schedules.router,
     traffic_rules.router,
     operator_events.router,

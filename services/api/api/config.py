@@ -24,7 +24,7 @@ class Settings(WebhookTargetSettings):
     )
     relay: str | None = Field(
         default=None,
-        description="`host:port` that all mail is sent through, instead of the MX hosts of the recipients. Give api and delivery the same value.",
+        description="`host:port` that mail is sent through which no route is about, instead of to the MX hosts of the recipients. Give api and delivery the same value.",
     )
     max_message_bytes: int = Field(
         default=50 * 1024 * 1024, ge=1024, le=1024**3, description="Octets of a composed message at most."

@@ -17,6 +17,7 @@ from api.metrics import ApiMetrics
 from api.submit import Submitter
 from shared.db.domains import TxtLookup
 from shared.db.engine import Connection, Pool, reachable
+from shared.db.routing import Routing
 from shared.db.transaction import Bell, session_transaction
 from shared.events import Subject
 from shared.security.keys import KeyRing
@@ -35,6 +36,7 @@ class Context:
     authenticator: Authenticator
     login_failures: FailureLimiter
     submitter: Submitter
+    routing: Routing
     jobs: Jobs
     resolver: TxtLookup
     outbound: OutboundPolicy
@@ -65,6 +67,7 @@ class Context:
             yield session
         if subject is Subject.CONFIG_CHANGED:
             self.authenticator.forget()  # our own process need not wait for its own ring
+            self.routing.forget()
 
     @asynccontextmanager
     async def change_quietly(self) -> AsyncIterator[AsyncSession]:

@@ -29,6 +29,7 @@ from shared.bus import Bus
 from shared.config import load
 from shared.db.engine import Pool, create_engine, open_pool, session_factory
 from shared.db.migrate import wait_until_ready
+from shared.db.routing import Routing
 from shared.dns.resolver import Resolver
 from shared.events import Subject
 from shared.mail.from_id import FromIds
@@ -68,6 +69,7 @@ async def run(stop: asyncio.Event) -> None:
         metrics = Metrics(SERVICE)
         context, writer = _parts(settings, pool, bus, metrics, cleanup)
         bus.listen(Subject.CONFIG_CHANGED, lambda _: context.authenticator.forget())
+        bus.listen(Subject.CONFIG_CHANGED, lambda _: context.routing.forget())
         bus.listen(Subject.JOB_DUE, lambda _: context.jobs.heard.set())
         bus.start()
         lease = Lease(pool, bus, SERVICE, beat_seconds=settings.heartbeat_seconds)
@@ -100,9 +102,11 @@ def _parts(
     resolver = Resolver([part.strip() for part in (settings.dns_servers or "").split(",") if part.strip()])
     cleanup.push_async_callback(resolver.close)
     writer = Writer(pool, bus, counted)
+    routing = Routing(seconds=settings.poll_seconds)
     rules = Rules(
         hostname=settings.hostname,
         relay=settings.relay,
+        routing=routing,
         unverified_domains=settings.env == "local",
         limits=_limits(settings),
         from_ids=FromIds([derived.key[:_FROM_ID_KEY_BYTES] for derived in ring.reading("from_id")]),
@@ -118,6 +122,7 @@ def _parts(
         authenticator=Authenticator(pool, ring, counted, seconds=settings.poll_seconds),
         login_failures=FailureLimiter(),
         submitter=Submitter(pool, writer, rules, counted),
+        routing=routing,
         jobs=Jobs(pool, bus, counted, poll_seconds=settings.poll_seconds, random=Random()),  # noqa: S311 - jitter
         resolver=resolver,
         outbound=settings.outbound_policy,

@@ -39,6 +39,7 @@ TAGS = [
     {"name": "accounts", "description": "Tenants and their addresses; for operators."},
     {"name": "domains", "description": "Domains, DKIM keys, DNS records; for operators."},
     {"name": "credentials", "description": "API keys and logins; for operators."},
+    {"name": "routes", "description": "Ways that mail takes: transports, and routes that lead to them; for operators."},
     {"name": "retry schedules", "description": "When mail is tried again; for operators."},
     {"name": "traffic rules", "description": "How much providers and domains are sent at once; for operators."},
     {"name": "operator events", "description": "What operators should look at; for operators."},

@@ -26,8 +26,9 @@ from shared.db.domains import SenderDomain, sender_allowed
 from shared.db.engine import Connection, Pool, reachable
 from shared.db.idempotency import IdempotencyKey, is_taken
 from shared.db.ids import IdBlocks
-from shared.db.lanes import SANDBOX, Lanes, SiteName
+from shared.db.lanes import Lanes, SiteName
 from shared.db.providers import Providers
+from shared.db.routing import Parcel, Routing, RoutingTable
 from shared.errors import FromNotAllowed, PosthouseError, ValidationFailed
 from shared.lifecycle import DeliveryState
 from shared.mail import headers
@@ -47,7 +48,9 @@ class Rules:
 
     hostname: str
     relay: str | None
-    """``host:port`` that all mail goes through."""
+    """``host:port`` that mail goes through which no route is about."""
+    routing: Routing
+    """Routes and transports. Its copy may be a moment old: delivery looks again before it dials."""
     unverified_domains: bool
     """Whether a domain may be sent from that is not proven: in the local stack only."""
     limits: Limits
@@ -141,11 +144,11 @@ class Submitter:
             lambda: prepare(submission, self._rules.limits, Makings(self._now(), self._rules.hostname, self._random)),
         )
         await self._check_times(submission, message)
-        domains = {mailbox.address.domain for mailbox in message.recipients}
         async with reachable(), self._pool.acquire() as connection:
             domain = await self._sender_domain(connection, submission, message.sender, message.sender_field)
+            table = await self._rules.routing.known(connection)
+            sites = await self._sites(connection, table, submission, message)
             message_id, *delivery_ids = await self._ids.take(connection, 1 + len(message.recipients))
-            sites = await self._sites(connection, domains, submission)
             lanes = {
                 site: await self._lanes.find(connection, site, submission.caller.account_id)
                 for site in set(sites.values())
@@ -214,16 +217,19 @@ class Submitter:
     async def _aside(weight: int, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work) if weight > _LOOP_MAY_COMPOSE else work()
 
-    async def _sites(self, connection: Connection, domains: set[str], submission: Submission) -> dict[str, SiteName]:
-        if submission.caller.is_test:
-            return dict.fromkeys(domains, SANDBOX)
-        if self._rules.relay is not None:
-            return dict.fromkeys(domains, SiteName("relay", self._rules.relay))
-        known = await self._providers.find(connection, domains)
-        return {
-            domain: SiteName("mx", known[domain]) if domain in known else SiteName("domain", domain)
-            for domain in domains
+    async def _sites(
+        self, connection: Connection, table: RoutingTable, submission: Submission, message: Prepared
+    ) -> dict[str, SiteName]:
+        """Return the next hop of each recipient domain."""
+        account_id, sender_domain = submission.caller.account_id, message.sender.address.domain
+        sites = {
+            domain: table.site(
+                Parcel(account_id, sender_domain, domain, is_test=submission.caller.is_test), self._rules.relay
+            )
+            for domain in {mailbox.address.domain for mailbox in message.recipients}
         }
+        known = await self._providers.find(connection, [name for name in sites if sites[name].kind == "domain"])
+        return sites | {domain: SiteName("mx", provider) for domain, provider in known.items()}
 
     @staticmethod
     def _delivery(

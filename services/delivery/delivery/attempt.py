@@ -21,6 +21,7 @@ from shared.clock import Clock
 from shared.db.engine import CONNECTION_LOST, Pool
 from shared.db.lanes import Lanes
 from shared.db.outcomes import Outcome, Source
+from shared.db.routing import Routing
 from shared.db.starts import Verdict
 from shared.events import EventType
 from shared.worker.operator_events import OperatorEvents
@@ -44,8 +45,10 @@ class Tools:
     signers: Signers
     bodies: BodyBudget
     lanes: Lanes
+    routing: Routing
     operator_events: OperatorEvents
     relay: str | None
+    """The way of mail that no route is about."""
     clock: Clock
     random: Random
     sites: Sites
@@ -58,6 +61,7 @@ class Tools:
         """Look up again what somebody may have changed."""
         self.signers.forget()
         self.traffic.forget()
+        self.routing.forget()
 
 
 class Attempts:

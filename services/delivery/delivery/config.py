@@ -10,7 +10,7 @@ class Settings(ServiceSettings):
 
     relay: str | None = Field(
         default=None,
-        description="`host:port` that all mail is sent through, instead of the MX hosts of the recipients. Give api and delivery the same value.",
+        description="`host:port` that mail is sent through which no route is about, instead of to the MX hosts of the recipients. Give api and delivery the same value.",
     )
     delivery_sessions: int = Field(
         default=50, ge=1, le=1000, description="SMTP sessions a delivery process holds at once."

@@ -16,21 +16,24 @@ from delivery.ledger import Ledger
 from delivery.outcome import lost_too_often
 from delivery.pipeline import Courier, SessionState
 from delivery.prepare import BodyBudget
-from delivery.route import Router, split_relay
+from delivery.route import Own, Router, split_relay
 from delivery.seen import ProvidersSeen
 from delivery.signing import Signers
 from delivery.sites import Sites
 from delivery.smtp import Timeouts
 from delivery.traffic import TrafficRules
+from delivery.way import Ways
 from delivery.worker import Worker, WorkerSettings
 from shared import log
 from shared.bus import Bus
 from shared.clock import utc_now
 from shared.config import load
 from shared.db import outcomes, workers
+from shared.db.domains import is_received_here
 from shared.db.engine import Connection, Pool, open_pool
 from shared.db.lanes import Lanes
 from shared.db.migrate import wait_until_ready
+from shared.db.routing import Routing
 from shared.db.sites import Backoff
 from shared.dns.resolver import Resolver
 from shared.errors import ConfigurationError
@@ -109,16 +112,20 @@ def _watch(metrics: Metrics, tools: Tools, courier: Courier) -> None:
 
 
 def _tools(settings: Settings, pool: Pool, bus: Bus, lease: Lease, told: OperatorEvents) -> Tools:
+    ring = KeyRing([key.get_secret_value() for key in settings.secret_key])
+    routing = Routing(seconds=settings.poll_seconds)
+    ways = Ways(routing, ring, settings.hostname)
     return Tools(
         pool=pool,
         ledger=Ledger(pool, bus, lease),
-        dialer=Dialer(_router(settings), _dial_settings(settings)),
-        signers=Signers(pool, KeyRing([key.get_secret_value() for key in settings.secret_key])),
+        dialer=Dialer(_router(settings, pool), ways, _dial_settings(settings)),
+        signers=Signers(pool, ring),
         bodies=BodyBudget(settings.delivery_body_budget),
         lanes=Lanes(),
         traffic=TrafficRules(pool),
         seen=ProvidersSeen(pool),
         sites=Sites(pool, _backoff(settings), Random()),  # noqa: S311 - jitter, not a secret
+        routing=routing,
         operator_events=told,
         relay=settings.relay or None,
         clock=utc_now,
@@ -151,16 +158,21 @@ async def exhausted(connection: Connection, delivery_ids: Sequence[int]) -> None
     await outcomes.record(connection, [lost_too_often(delivery_id) for delivery_id in delivery_ids])
 
 
-def _router(settings: Settings) -> Router:
+def _router(settings: Settings, pool: Pool) -> Router:
+    async def receives(domain: str) -> bool:
+        async with pool.acquire() as connection:
+            return await is_received_here(connection, domain)
+
     servers = [part.strip() for part in (settings.dns_servers or "").split(",") if part.strip()]
     private = settings.delivery_allow_private or settings.env == "local"
-    return Router(Resolver(servers), Random(), smtp_port=settings.delivery_smtp_port, allow_private=private)  # noqa: S311 - order of equals, not a secret
+    own = Own(settings.hostname, frozenset(filter(None, [settings.delivery_source_ip])), receives)
+    port = settings.delivery_smtp_port
+    return Router(Resolver(servers), Random(), own=own, smtp_port=port, allow_private=private)  # noqa: S311 - order of equals, not a secret
 
 
 def _dial_settings(settings: Settings) -> DialSettings:
     seconds = settings.delivery_timeout_seconds or (30.0 if settings.env == "local" else None)
     return DialSettings(
-        settings.hostname,
         Timeouts.all(seconds) if seconds else Timeouts(),
         settings.delivery_source_ip,
         settings.delivery_idle_seconds,

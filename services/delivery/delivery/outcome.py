@@ -10,7 +10,7 @@ from shared.db.operator_events import Notice
 from shared.db.outcomes import AttemptFacts, Outcome, Source
 from shared.db.workers import MAX_LOSSES
 from shared.events import Category, EventType, OperatorEventKind
-from shared.mail.classify import classify, without_addresses
+from shared.mail.classify import Classified, classify, without_addresses
 from shared.mail.retry_after import asked_wait
 from shared.mail.status import clean_text
 from shared.worker.backoff import DELIVERY_MOX, Schedule
@@ -33,6 +33,17 @@ class Result:
     permanent: bool = False
     """For results without a reply: no later attempt can end differently (null MX, too large for the host)."""
     pipelined: bool = False
+    dual_stack: bool = False
+    """The server has an address of the other family too, where the next attempt goes."""
+    not_the_mail: bool = False
+    """Whatever the reply says, it is about us, as that to a login: the mail is tried again."""
+    category: Category | None = None
+    """What it is about, where that is known without reading the reply; then it never suppresses."""
+
+    @property
+    def for_all(self) -> bool:
+        """Whether no question is needed to know it of the next mail too: it is for good, or an operator says it instead of a server."""
+        return self.permanent or (self.code != 0 and not self.facts.host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +64,7 @@ def decide(tried: Tried, result: Result, *, random: Random) -> Outcome:
     """Return what the result means for the delivery."""
     if result.accepted:
         return _outcome(tried, result, EventType.DELIVERED)
-    if not _is_permanent(result):
+    if not _is_permanent(result) or _is_of_one_family(tried, result):
         # RFC 5321 4.5.4.1 leaves the waits to us. Where a temporary refusal names one, whoever comes earlier is refused again.
         asked = asked_wait(result.text) if 400 <= result.code < 500 else None
         wait = tried.schedule.next_wait(tried.attempt, tried.age, random, asked=asked)
@@ -100,6 +111,8 @@ def asks_to_slow_down(code: int, text: str) -> bool:
 
 
 def _is_permanent(result: Result) -> bool:
+    if result.not_the_mail:
+        return False
     if result.code == 0:
         return result.permanent
     if result.code == 552 and result.facts.stage == "rcpt" and result.pipelined:
@@ -107,8 +120,13 @@ def _is_permanent(result: Result) -> bool:
     return 500 <= result.code < 600
 
 
+def _is_of_one_family(tried: Tried, result: Result) -> bool:
+    """Say whether a refusal may be meant for one of our addresses only (RFC 3463 3.8): servers block each family by itself."""
+    return tried.attempt == 1 and result.dual_stack and result.enhanced.startswith("5.7.")
+
+
 def _outcome(tried: Tried, result: Result, event: EventType, *, retry_in: timedelta | None = None) -> Outcome:
-    classified = None if event is EventType.DELIVERED else classify(result.code, result.enhanced, result.text)
+    classified = None if event is EventType.DELIVERED else _classified(result)
     return Outcome(
         delivery_id=tried.delivery_id,
         source=Source.ATTEMPT,
@@ -127,14 +145,27 @@ def _outcome(tried: Tried, result: Result, event: EventType, *, retry_in: timede
     )
 
 
+def _classified(result: Result) -> Classified:
+    if result.category is not None:
+        return Classified(result.category, immediate=False, counted=False)
+    return classify(result.code, result.enhanced, result.text)
+
+
 def notice(site: SiteName, outcome: Outcome, source_ip: str | None) -> Notice | None:
-    """Return what operators are to be told of an outcome: that our address or our name is refused, which only they can mend."""
-    if outcome.category is not Category.REPUTATION:
+    """Return what operators are to be told of an outcome: that our address, our name or our login is refused, which only they can mend."""
+    if outcome.category is Category.REPUTATION:
+        kind = OperatorEventKind.SOURCE_BLOCKED
+        subject = f"{site.name} from {source_ip}" if source_ip else site.name
+        text = f"{site.name} refuses mail because of our address or name; its recipients are not suppressed for it"
+    elif outcome.facts.stage == "auth" and outcome.code:
+        kind, subject = OperatorEventKind.LOGIN_REFUSED, site.name
+        text = f"{site.name} refuses our login; its mail waits, and fails when its time is over"
+    else:
         return None
     return Notice(
-        OperatorEventKind.SOURCE_BLOCKED,
-        f"{site.name} from {source_ip}" if source_ip else site.name,
-        f"{site.name} refuses mail because of our address or name; its recipients are not suppressed for it",
+        kind,
+        subject,
+        text,
         {
             "site": site.key,
             "source_ip": source_ip,

@@ -17,9 +17,9 @@ from delivery.group import grouped
 from delivery.outcome import Result, asks_to_slow_down, notice
 from delivery.prepare import Mail, load
 from delivery.provider import provider_of
-from delivery.route import Way
 from delivery.sandbox import simulate
 from delivery.sites import Note
+from delivery.sorting import Sorting
 from delivery.traffic import Pace
 from shared.db.engine import CONNECTION_LOST, with_fresh_plans
 from shared.db.lanes import SANDBOX, SiteName, parse_site, relane
@@ -192,7 +192,7 @@ class _Run:
         self._courier = courier
         self._tools = courier.tools
         self._slot = slot
-        self._ways: dict[str, Way | Undeliverable] = {}
+        self._sorting = Sorting(courier.tools)
         self._attempts = Attempts(courier.tools, slot.worker_id, self._record)
         self.unstarted = self._attempts.unstarted
 
@@ -228,10 +228,10 @@ class _Run:
 
         Whatever lane sandbox mail was in, it gets past this at the sandbox only, and no other mail does there.
         """
-        await self._look_up({mail.candidate.recipient_domain for mail in mails if not mail.is_test})
+        sites = await self._sorting.sites(mails, self.site)
         here, moves = [], []
         for mail in mails:
-            site = self._route(mail)
+            site = sites[mail.delivery_id]
             if site == self.site:
                 here.append(mail)
             else:
@@ -245,30 +245,6 @@ class _Run:
                 await relane(connection, self._slot.worker_id, lanes)
             self.unstarted.difference_update(delivery_id for delivery_id, _ in lanes)
         return here
-
-    def _route(self, mail: Mail) -> SiteName:
-        if mail.is_test:
-            return SANDBOX
-        if self._tools.relay:
-            return SiteName("relay", self._tools.relay)
-        domain = mail.candidate.recipient_domain
-        way = self._ways[domain]
-        if isinstance(way, Way):
-            return SiteName("mx", way.provider) if way.provider else SiteName("domain", domain)
-        return self.site if self.site.kind == "mx" else SiteName("domain", domain)
-
-    async def _look_up(self, domains: set[str]) -> None:
-        """Find out who takes the mail of some domains, and tell acceptance."""
-        self._ways = {}
-        if self._tools.relay:
-            return
-        found = await asyncio.gather(*(self._tools.dialer.way(domain) for domain in domains), return_exceptions=True)
-        for domain, way in zip(domains, found, strict=True):
-            if isinstance(way, BaseException) and not isinstance(way, Undeliverable):
-                raise way
-            self._ways[domain] = way
-        seen = {domain: way.provider for domain, way in self._ways.items() if isinstance(way, Way)}
-        await self._tools.seen.tell(self.site, seen)
 
     async def judge(self, mails: list[Mail]) -> list[Mail]:
         """Ask the gate before dialing; return those that may still start."""
@@ -294,6 +270,8 @@ class _Run:
         if self.trouble is not None:
             return await self._share(groups, self.trouble)
         for place, group in enumerate(groups):
+            if await self._sorting.is_old():
+                return False  # what has not started is given back at the end, and sorted anew
             if not await self.pace.turn(stop):
                 await self._tools.ledger.release(self._slot.worker_id, _ids(groups[place:]))
                 return False
@@ -304,11 +282,11 @@ class _Run:
                 line = await self._reach(group[0])
             except Undeliverable as trouble:
                 if self._is_of_the_domain_only(trouble.result):
-                    self._ways[group[0].candidate.recipient_domain] = trouble
+                    self._sorting.hosts[group[0].candidate.recipient_domain] = trouble
                     await self._attempts.make(group, None, known=trouble.result)
                     continue
                 self.trouble = trouble.result
-                if not trouble.result.permanent:
+                if not trouble.result.for_all:
                     crowded = asks_to_slow_down(trouble.result.code, trouble.result.text)
                     await self._tools.sites.failed(self._slot.site_id, crowded=crowded)
                 await self._attempts.make(group, None, known=trouble.result)
@@ -322,17 +300,19 @@ class _Run:
         return True
 
     async def _reach(self, mail: Mail) -> Line:
-        way = self._ways.get(mail.candidate.recipient_domain)
-        if isinstance(way, Undeliverable):
-            raise way
-        if self.line is not None and not (self._has_room(self.line) and self.line.takes(way)):
-            line, self.line = self.line, None
+        of_domains = self.site.kind in {"mx", "domain"}
+        hosts = self._sorting.hosts.get(mail.candidate.recipient_domain) if of_domains else None
+        if isinstance(hosts, Undeliverable):
+            raise hosts
+        line = self.line
+        if line is not None and not (self._has_room(line) and line.takes(hosts) and line.suits(mail)):
+            self.line = None
             await (line.close() if self._has_room(line) else line.end())
         if self.line is None:
-            self.line = await self._tools.dialer.dial(self.site, way)
+            self.line = await self._tools.dialer.dial(self.site, hosts, dialed=mail.dialed)
             if not self._has_room(self.line):  # it had waited for mail, and has had its share
                 await self.line.end()
-                self.line = await self._tools.dialer.dial(self.site, way, anew=True)
+                self.line = await self._tools.dialer.dial(self.site, hosts, dialed=mail.dialed, anew=True)
         return self.line
 
     def _has_room(self, line: Line) -> bool:
@@ -352,7 +332,7 @@ class _Run:
         now = self._tools.clock()
         any_shared = False
         for group in groups:
-            shared = [mail for mail in group if trouble.permanent or mail.is_overdue(now)]
+            shared = [mail for mail in group if trouble.for_all or mail.is_overdue(now)]
             if shared:
                 await self._attempts.make(shared, None, known=trouble)
                 any_shared = True

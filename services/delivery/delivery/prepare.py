@@ -29,8 +29,8 @@ FROM delivery d JOIN message m ON m.id = d.message_id JOIN account a ON a.id = d
     LEFT JOIN retry_schedule r ON r.name = a.retry_schedule AND NOT r.built_in
 WHERE d.id = ANY ($1::bigint[])
 """
-_FIRST_TRIED = "SELECT delivery_id, started_at FROM attempt WHERE delivery_id = ANY ($1::bigint[]) AND n = 1"
 _SMALL_BODIES = "SELECT message_id, bytes FROM message_body WHERE message_id = ANY ($1::bigint[]) AND seq = 0"
+_TRIED = "SELECT delivery_id, started_at, stage, host, ip FROM attempt WHERE delivery_id = ANY ($1::bigint[]) ORDER BY delivery_id, n"
 _BODY = "SELECT bytes FROM message_body WHERE message_id = $1 ORDER BY seq"
 
 
@@ -62,6 +62,8 @@ class Mail:
     schedule: Schedule
     content: bytes | None
     """The stored bytes of a small message; None: read them when its turn comes."""
+    dialed: tuple[tuple[str, str], ...] = ()
+    """Hosts and addresses that earlier attempts had sessions with, in their order."""
 
     @property
     def delivery_id(self) -> int:
@@ -80,22 +82,24 @@ class Mail:
 
 async def load(pool: Pool, rows: Sequence[Claimed]) -> list[Mail]:
     """Return the mails of ``rows`` in their order; a row whose record is gone or cannot be read is left out."""
-    facts, bodies, tried = await with_fresh_plans(lambda: _fetch(pool, rows))
+    facts, bodies, tries = await with_fresh_plans(lambda: _fetch(pool, rows))
     mails = []
     for row in rows:
         record = facts.get(row.id)
         if record is None:
             continue
         try:
-            mails.append(_mail(row, record, bodies.get(record["message_id"]), tried.get(row.id)))
+            mails.append(_mail(row, record, bodies.get(record["message_id"]), tries.get(row.id, [])))
         except AddressInvalid as error:
             _log.error("record_unreadable", delivery_id=row.id, problem=error.code)
     return mails
 
 
-async def _fetch(
-    pool: Pool, rows: Sequence[Claimed]
-) -> tuple[dict[int, asyncpg.Record], dict[int, bytes], dict[int, datetime]]:
+_Tries = dict[int, list[asyncpg.Record]]
+
+
+async def _fetch(pool: Pool, rows: Sequence[Claimed]) -> tuple[dict[int, asyncpg.Record], dict[int, bytes], _Tries]:
+    tries: _Tries = {}
     again = [row.id for row in rows if row.attempt > 0]
     async with pool.acquire() as connection:
         facts = {record["id"]: record for record in await connection.fetch(_LOAD, [row.id for row in rows])}
@@ -109,15 +113,12 @@ async def _fetch(
             if small
             else {}
         )
-        tried = (
-            {record["delivery_id"]: record["started_at"] for record in await connection.fetch(_FIRST_TRIED, again)}
-            if again
-            else {}
-        )
-    return facts, bodies, tried
+        for tried in await connection.fetch(_TRIED, again) if again else ():
+            tries.setdefault(tried["delivery_id"], []).append(tried)
+    return facts, bodies, tries
 
 
-def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None, tried_since: datetime | None) -> Mail:
+def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None, tries: Sequence[asyncpg.Record]) -> Mail:
     candidate = Candidate(
         delivery_id=row.id,
         account_id=record["account_id"],
@@ -137,7 +138,7 @@ def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None, tried_sin
         has_from_id=record["has_from_id"],
         recipient=record["recipient"],
         due_at=record["due_at"],
-        tried_since=tried_since,
+        tried_since=tries[0]["started_at"] if tries else None,
         expires_at=record["expires_at"],
         size=record["size"],
         header_size=record["header_size"],
@@ -145,6 +146,7 @@ def _mail(row: Claimed, record: asyncpg.Record, content: bytes | None, tried_sin
         require_tls=record["require_tls"],
         schedule=_schedule(record),
         content=content,
+        dialed=tuple((one["host"], one["ip"]) for one in tries if one["ip"] and one["stage"] != "connect"),
     )
 
 

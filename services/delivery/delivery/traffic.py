@@ -33,7 +33,9 @@ class TrafficRules:
                 async with self._pool.acquire() as connection:
                     self._own = await all_rules(connection)
                 self._until = until
-        name = site.name.rpartition(":")[0].strip("[]") if site.kind == "relay" else site.name
+        name = site.name.partition(":")[2] if site.kind == "via" else site.name
+        if site.kind == "relay":
+            name = name.rpartition(":")[0].strip("[]")
         return traffic_of(name, self._own).over(Traffic(CONNECTIONS[site.kind]))
 
 

@@ -324,3 +324,9 @@ async def sender_allowed(
         row["disabled"],
         row["unsigned"],
     )
+
+
+async def is_received_here(connection: Connection, domain: str) -> bool:
+    """Say whether mail for a domain, whoever's it is, ends at this installation."""
+    query = "SELECT EXISTS (SELECT FROM domain WHERE (name = $1 OR bounce_domain = $1) AND verified_at IS NOT NULL)"
+    return bool(await connection.fetchval(query, domain))

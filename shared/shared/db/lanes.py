@@ -26,9 +26,13 @@ _SANDBOX_SLOTS = 5
 
 @dataclass(frozen=True, slots=True)
 class SiteName:
-    """The next hop that limits count for: ``relay`` with ``host:port``, ``mx`` with the provider, ``domain`` with the recipient domain, or the sandbox."""
+    """The next hop that limits count for.
 
-    kind: Literal["relay", "mx", "domain", "sandbox"]
+    ``relay`` with ``host:port``, ``mx`` with the provider, ``domain`` with the recipient domain, ``transport`` with the name of
+    one that is a next hop itself, ``via`` with ``transport:recipient domain`` for one that leads to many, or the sandbox.
+    """
+
+    kind: Literal["relay", "mx", "domain", "transport", "via", "sandbox"]
     name: str
 
     @property
@@ -41,7 +45,7 @@ SANDBOX = SiteName("sandbox", "test")
 """Where mail of sandbox keys goes, whoever it is to: there is no hop behind it."""
 
 
-CONNECTIONS: Final = {"relay": 20, "mx": 5, "domain": 5, "sandbox": _SANDBOX_SLOTS}
+CONNECTIONS: Final = {"relay": 20, "transport": 20, "mx": 5, "domain": 5, "via": 5, "sandbox": _SANDBOX_SLOTS}
 """What a site may have where no rule says otherwise."""
 
 
@@ -81,10 +85,10 @@ def parse_site(key: str) -> SiteName:
     """
     kind, _, name = key.partition(":")
     match kind:
-        case "relay" | "mx" | "domain" | "sandbox" if ":" in key:
+        case "relay" | "mx" | "domain" | "transport" | "via" | "sandbox" if ":" in key:
             return SiteName(kind, name)
         case _:
-            message = f"site name {key!r} is none of relay:host:port, mx:provider, domain:name and {SANDBOX.key}"
+            message = f"site name {key!r} is none of relay:host:port, mx:provider, domain:name, transport:name, via:transport:domain and {SANDBOX.key}"
             raise ValueError(message)
 
 

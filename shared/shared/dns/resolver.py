@@ -6,6 +6,7 @@ moment are ours: its cache costs 12 us a hit and forgets the AD bit. Names are a
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -34,7 +35,11 @@ _LONGEST_TTL = 3600.0
 _LONGEST_NEGATIVE_TTL = 300.0
 _LARGEST_CACHED = 8192  # octets of an answer; bounds the cache together with the number of its entries
 _MOST_HOSTS = 100  # of one MX answer; nobody needs more, and each may cost a connection
+_MOST_ALIASES = 16
 _IN_FLIGHT = 256
+_HOST_NAME = re.compile(
+    r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*(?![0-9]+\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,8 @@ class Answer:
     """Empty where the name exists without records of this type."""
     authentic: bool
     """The nameserver says it validated the answer (AD, RFC 4035 3.2.3); worth as much as the way to the nameserver."""
+    aliases: int = 0
+    """How many CNAMEs led there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +73,15 @@ class Mx:
     null: bool
     """The domain takes no mail at all (RFC 7505)."""
     authentic: bool
+    name: str = ""
+    """The domain, CNAMEs followed: without hosts it is the one (RFC 5321 5.1)."""
+    unusable: bool = False
+    """There are records, and none of them names a host."""
 
-    def in_order(self, random: Random) -> list[str]:
-        """Return the names in the order to try them, those of equal preference shuffled (RFC 5321 5.1)."""
-        return [host.name for host in sorted(self.hosts, key=lambda host: (host.preference, random.random()))]
+    def in_order(self, random: Random) -> list[tuple[int, str]]:
+        """Return preferences and names in the order to try them, those of equal preference shuffled (RFC 5321 5.1)."""
+        ordered = sorted(self.hosts, key=lambda host: (host.preference, random.random()))
+        return [(host.preference, host.name) for host in ordered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,19 +165,27 @@ class Resolver:
         return [b"".join(r.strings).decode(errors="replace") for r in answer.records if isinstance(r, TXT)]
 
     async def mx(self, name: str) -> Mx:
-        """Return who takes mail for a domain.
+        """Return who takes mail for a domain; a CNAME is followed (RFC 5321 5.1), records that name no host are left out.
 
         Raises:
             DnsNotFound: the domain does not exist.
-            DnsTemporary: as :meth:`query`.
+            DnsTemporary: as :meth:`query`; or the CNAMEs do not end.
         """
         answer = await self.query(name, dns.rdatatype.MX)
+        aliases = answer.aliases
+        # A nameserver may leave it to us to ask for what an alias leads to.
+        while not answer.records and answer.aliases and aliases <= _MOST_ALIASES:
+            answer = await self.query(answer.name, dns.rdatatype.MX)
+            aliases += answer.aliases
+        if aliases > _MOST_ALIASES:
+            raise DnsTemporary(f"{name} is an alias of an alias, more than {_MOST_ALIASES} times")
         records = [r for r in answer.records if isinstance(r, MX)]
         # RFC 7505 3: a null MX stands alone; a root name among real hosts means nothing.
         if records and all(r.exchange == dns.name.root for r in records):
-            return Mx((), null=True, authentic=answer.authentic)
-        hosts = sorted((r.preference, _text(r.exchange)) for r in records if r.exchange != dns.name.root)
-        return Mx(tuple(MxHost(*host) for host in hosts[:_MOST_HOSTS]), null=False, authentic=answer.authentic)
+            return Mx((), null=True, authentic=answer.authentic, name=answer.name)
+        named = sorted((r.preference, _text(r.exchange)) for r in records)
+        hosts = tuple(MxHost(*host) for host in named if _HOST_NAME.fullmatch(host[1]))[:_MOST_HOSTS]
+        return Mx(hosts, null=False, authentic=answer.authentic, name=answer.name, unusable=bool(records) and not hosts)
 
     async def addresses(self, name: str) -> list[str]:
         """Return the IP addresses of a host, IPv4 first; an address is its own answer, ``localhost`` needs no DNS.
@@ -236,7 +256,8 @@ class Resolver:
                 f"no nameserver has a usable answer for {rdtype.name} of {name} ({reason})"
             ), self._failure_seconds
         records = tuple(answer.rrset or ())
-        result = Answer(_text(answer.canonical_name), records, bool(answer.response.flags & dns.flags.AD))
+        authentic = bool(answer.response.flags & dns.flags.AD)
+        result = Answer(_text(answer.canonical_name), records, authentic, len(answer.chaining_result.cnames))
         seconds = min(answer.chaining_result.minimum_ttl, _LONGEST_TTL if records else _LONGEST_NEGATIVE_TTL)
         size = sum(len(record.to_wire() or b"") for record in records)
         return result, seconds if size <= _LARGEST_CACHED else 0

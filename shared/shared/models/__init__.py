@@ -10,7 +10,10 @@ Control plane, written by people, with foreign keys::
               +-- suppression           who is not sent to; recipient_state counts failures in a row
               +-- hold_rule             what waits
               +-- job                   holds, releases and cancels of many deliveries, in steps
+              +-- route                 which mail takes which transport; of an account, of a domain, or of all
               `-- endpoint -- lane      where webhooks go
+
+    transport                           ways out, by name; routing counts the changes of routes and transports
 
 Records, partitioned by id, without foreign keys, kept until their time is over::
 
@@ -82,10 +85,13 @@ from shared.models.parked_report import ParkedReport
 from shared.models.recipient_state import RecipientState
 from shared.models.report import Report
 from shared.models.retry_schedule import RetrySchedule
+from shared.models.route import Route
+from shared.models.routing import Routing
 from shared.models.site import Site
 from shared.models.site_slot import SiteSlot
 from shared.models.suppression import Suppression
 from shared.models.traffic_rule import TrafficRule
+from shared.models.transport import Transport
 from shared.models.worker import Worker
 
 metadata = SQLModel.metadata
@@ -127,10 +133,13 @@ __all__ = [
     "RecipientState",
     "Report",
     "RetrySchedule",
+    "Route",
+    "Routing",
     "Site",
     "SiteSlot",
     "Suppression",
     "TrafficRule",
+    "Transport",
     "Worker",
     "metadata",
 ]

@@ -10,7 +10,15 @@ from integration.api.conftest import HELLO, RunningApi, problem
 from shared.db.demo import Demo
 from shared.db.engine import Pool
 
-OF_OPERATORS = ("/v1/accounts", "/v1/operator-keys", "/v1/operator-events", "/v1/retry-schedules", "/v1/traffic-rules")
+OF_OPERATORS = (
+    "/v1/accounts",
+    "/v1/operator-keys",
+    "/v1/operator-events",
+    "/v1/retry-schedules",
+    "/v1/traffic-rules",
+    "/v1/transports",
+    "/v1/routes",
+)
 ACTIONS = ("hold", "hold_all", "release", "release_all", "cancel", "cancel_all")
 
 
@@ -128,7 +136,7 @@ async def test_no_route_for_operators_lets_an_account_in(client: httpx.AsyncClie
     for path, item in document["paths"].items():
         if path.startswith(OF_OPERATORS):
             for method, operation in item.items():
-                for name in ("account", "domain", "address", "key", "login", "schedule", "event"):
+                for name in ("account", "domain", "address", "key", "login", "schedule", "event", "transport", "route"):
                     path = path.replace(f"{{{name}}}", "1")  # noqa: PLW2901 - the template, filled in
                 body = {
                     "json": {"name": "x", "algorithm": "rsa-sha256", "address": "a@b.example", "login": "a@b.example"}

@@ -16,19 +16,22 @@ from delivery.ledger import Ledger
 from delivery.main import exhausted
 from delivery.pipeline import Courier
 from delivery.prepare import BodyBudget
-from delivery.route import Router
+from delivery.route import Own, Router
 from delivery.seen import ProvidersSeen
 from delivery.signing import Signers
 from delivery.sites import Sites
 from delivery.smtp import Timeouts
 from delivery.traffic import TrafficRules
+from delivery.way import Contexts, Ways
 from delivery.worker import Worker, WorkerSettings
+from fakes.certificates import trusting_context
 from fakes.smtp_server import ScriptedSmtpServer
 from integration.shared.db.queue_data import Mailroom
 from shared.clock import utc_now
 from shared.db import workers
 from shared.db.engine import Pool, create_pool
 from shared.db.lanes import Lanes, SiteName
+from shared.db.routing import Routing
 from shared.db.sites import Backoff
 from shared.db.transaction import NoBell
 from shared.dns.resolver import Resolver
@@ -124,6 +127,8 @@ class Site:
         """Start a worker that sends to the relay, or with ``dns`` to the MX hosts that this server names."""
         chosen = DEFAULTS | options
         metrics = Metrics("delivery")
+        routing = Routing(seconds=0.05)
+        contexts = Contexts(verifying=trusting_context())
         lease = Lease(
             self.pool,
             NoBell(),
@@ -136,12 +141,20 @@ class Site:
             pool=self.pool,
             ledger=Ledger(self.pool, NoBell(), lease),
             dialer=Dialer(
-                Router(Resolver([dns] if dns else ()), Random(3), smtp_port=chosen["smtp_port"], allow_private=True),
-                DialSettings("us.test", Timeouts.all(chosen["timeout"])),
+                Router(
+                    Resolver([dns] if dns else ()),
+                    Random(3),
+                    own=Own("us.test"),
+                    smtp_port=chosen["smtp_port"],
+                    allow_private=True,
+                ),
+                Ways(routing, KeyRing([SECRET]), "us.test", contexts),
+                DialSettings(Timeouts.all(chosen["timeout"])),
             ),
             signers=Signers(self.pool, KeyRing([SECRET])),
             bodies=BodyBudget(1024 * 1024),
             lanes=Lanes(),
+            routing=routing,
             operator_events=told,
             relay=None if dns else relay or self.relay,
             clock=utc_now,

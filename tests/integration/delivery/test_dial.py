@@ -7,14 +7,17 @@ import pytest
 
 from delivery.dial import Dialer, DialSettings
 from delivery.prepare import Mail
-from delivery.route import Router
+from delivery.route import Own, Router
 from delivery.smtp import Timeouts
+from delivery.way import Ways
 from fakes.smtp_server import Script, ScriptedSmtpServer
 from fakes.waiting import eventually
 from shared.db.lanes import SiteName
 from shared.db.queue import Claimed
+from shared.db.routing import Routing
 from shared.db.starts import Candidate
 from shared.dns.resolver import Resolver
+from shared.security.keys import KeyRing
 from shared.worker.backoff import DELIVERY_MOX
 
 CONTENT = b"Subject: x\r\n\r\nhi\r\n"
@@ -51,8 +54,14 @@ async def open_dialer() -> AsyncIterator[Open]:
     async def make(script: Script | None = None, *, idle: float = 60.0) -> tuple[Dialer, SiteName, ScriptedSmtpServer]:
         server = await ScriptedSmtpServer(script).__aenter__()
         servers.append(server)
-        router = Router(Resolver(), Random(3), smtp_port=25, allow_private=True)
-        dialers.append(Dialer(router, DialSettings("us.test", Timeouts.all(20), idle_seconds=idle)))
+        router = Router(Resolver(), Random(3), own=Own("us.test"), smtp_port=25, allow_private=True)
+        dialers.append(
+            Dialer(
+                router,
+                Ways(Routing(), KeyRing(["s" * 32]), "us.test"),
+                DialSettings(Timeouts.all(20), idle_seconds=idle),
+            )
+        )
         return dialers[-1], SiteName("relay", f"127.0.0.1:{server.port}"), server
 
     yield make

@@ -342,3 +342,38 @@ async def test_traffic_rules(installation: Installation) -> None:
     assert "is removed" in (await run("traffic-rule", "remove", "big.test")).out
     assert (await run("traffic-rule", "show", "big.test")).code == 1
     assert (await run("traffic-rule", "show", "../accounts")).code == 2
+
+
+async def test_transports_and_routes(installation: Installation) -> None:
+    run = installation.run
+    assert "no transports yet" in (await run("transport", "list")).out
+    made = await run(
+        "transport", "create", "smarthost", "submission", "--host", "smtp.example.net", "--username", "us",
+        "--mechanism", "PLAIN", "--password-stdin", stdin="sesame\n",
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    assert "sesame" not in made.out + made.err
+    assert re.search(r"Has a password +(yes|true)", made.out, re.IGNORECASE)
+    changed = (await run("transport", "update", "smarthost", "--port", "26", "--json")).json()
+    assert (changed["port"], changed["username"], changed["mechanisms"]) == (26, "us", ["PLAIN"])
+    families = (await run("transport", "create", "six", "direct", "--no-ipv4", "--json")).json()
+    assert (families["ipv4"], families["ipv6"]) == (False, True)
+
+    await run("account", "create", "Engines")
+    domain = (await run("domain", "create", "Engines", "engines.example", "--json")).json()
+    first = (await run("route", "create", "smarthost", "--to", ".example.org", "--min-attempts", "3", "--json")).json()
+    assert (first["recipient_domains"], first["min_attempts"], first["account_id"]) == ([".example.org"], 3, None)
+    second = await run("route", "create", "six", "--account", "Engines", "--domain", "engines.example", "--json")
+    assert second.json()["domain_id"] == domain["id"]
+    assert second.json()["account_id"] is None
+    nobodys = await run("route", "create", "six", "--domain", "engines.example")
+    assert nobodys.code == 2
+    assert "--account" in nobodys.err
+    assert ".example.org" in (await run("route", "list")).out
+    moved = (await run("route", "update", first["id"], "--transport", "six", "--position", "9", "--json")).json()
+    assert (moved["transport"], moved["position"], moved["recipient_domains"]) == ("six", 9, [".example.org"])
+    assert (await run("transport", "remove", "six")).code == 1
+    for route in (first["id"], second.json()["id"]):
+        assert (await run("route", "remove", route)).code == 0
+    assert (await run("transport", "remove", "six")).code == 0
+    assert (await run("route", "show", first["id"])).code == 1

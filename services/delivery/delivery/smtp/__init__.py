@@ -2,7 +2,7 @@
 
 The journey of a mail:
 
-1. ``connect`` dials an address, greets, starts TLS and logs in (``opening``, ``auth``); ``extensions`` reads what is offered.
+1. ``connect`` dials an address, if need be through a proxy (``socks``), greets, starts TLS and logs in (``opening``, ``auth``); ``extensions`` reads what is offered.
 2. ``Session.send`` makes the mail fit what the server offers (``fitting``) or says why it cannot go there.
 3. ``rounds`` deals the recipients out to transactions, as many to each as the server takes. A ``transaction`` is one write
    with PIPELINING, MAIL, every RCPT and DATA, with CHUNKING the content too; without it one command after the other.
@@ -14,9 +14,21 @@ The journey of a mail:
 
 from delivery.smtp.errors import SmtpError
 from delivery.smtp.extensions import Extensions
-from delivery.smtp.facts import Login, Mail, RcptResult, ReplyFacts, Sent, Stage, Target, Timeouts, TlsFacts, TlsMode
+from delivery.smtp.facts import (
+    Login,
+    Mail,
+    Proxy,
+    RcptResult,
+    ReplyFacts,
+    Sent,
+    Stage,
+    Target,
+    Timeouts,
+    TlsFacts,
+    TlsMode,
+)
 from delivery.smtp.idle import IdleSessions
-from delivery.smtp.opening import connect, opportunistic_context
+from delivery.smtp.opening import connect, opportunistic_context, verifying_context
 from delivery.smtp.session import Session
 
 __all__ = [
@@ -24,6 +36,7 @@ __all__ = [
     "IdleSessions",
     "Login",
     "Mail",
+    "Proxy",
     "RcptResult",
     "ReplyFacts",
     "Sent",
@@ -36,4 +49,5 @@ __all__ = [
     "TlsMode",
     "connect",
     "opportunistic_context",
+    "verifying_context",
 ]

@@ -49,6 +49,16 @@ class ReplyFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """A SOCKS5 proxy."""
+
+    host: str
+    port: int
+    user: str | None = None
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A server to connect to."""
 
@@ -58,6 +68,10 @@ class Target:
     port: int = 25
     source_ip: str | None = None
     """Our address to connect from; None leaves it to the system."""
+    dual_stack: bool = False
+    """It has addresses of both families, this one among them."""
+    proxy: Proxy | None = None
+    """What the connection goes through; then ``source_ip`` is not ours to choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +150,8 @@ class Mail:
     """Needs SMTPUTF8 (RFC 6531): non-ASCII addresses or header fields."""
     body8bit: bool = False
     """Needs 8BITMIME (RFC 6152): octets over 127 in the body."""
+    require_tls: bool = False
+    """Is to be passed on over verified TLS only (RFC 8689); the caller has seen that this session is such, and offers it."""
 
     def __post_init__(self) -> None:
         if not self.recipients:

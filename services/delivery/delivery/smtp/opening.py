@@ -21,6 +21,7 @@ from delivery.smtp.extensions import Extensions, parse_extensions
 from delivery.smtp.facts import Login, ReplyFacts, Stage, Target, Timeouts, TlsMode
 from delivery.smtp.reply import MalformedReply, Reply
 from delivery.smtp.session import Session
+from delivery.smtp.socks import connect_through
 
 _COMMAND_OCTETS = 512  # RFC 5321 4.5.3.1.4; RFC 4954 4: a longer initial response waits for a challenge
 _MOST_STEPS = 4  # SCRAM takes two challenges, as LOGIN does
@@ -32,6 +33,13 @@ def opportunistic_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def verifying_context() -> ssl.SSLContext:
+    """Return a context for TLS with a certificate that this machine trusts, for the server's name (RFC 8314 3.3). Build it once."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
     return context
 
 
@@ -162,16 +170,18 @@ class _Opening:
     async def _dial(self, context: ssl.SSLContext | None) -> Connection:
         target = self._target
         loop = asyncio.get_running_loop()
-        source = (target.source_ip, 0) if target.source_ip is not None else None
+        name = _server_name(target.host) if context is not None else None
         try:
             async with asyncio.timeout(self._timeouts.connect):
+                if target.proxy is not None:
+                    through = await connect_through(target.proxy, target.ip, target.port)
+                    _, connection = await loop.create_connection(
+                        Connection, sock=through, ssl=context, server_hostname=name
+                    )
+                    return connection
+                source = (target.source_ip, 0) if target.source_ip is not None else None
                 _, connection = await loop.create_connection(
-                    Connection,
-                    target.ip,
-                    target.port,
-                    ssl=context,
-                    server_hostname=_server_name(target.host) if context is not None else None,
-                    local_addr=source,
+                    Connection, target.ip, target.port, ssl=context, server_hostname=name, local_addr=source
                 )
         except TimeoutError:
             raise self._error(

@@ -311,6 +311,8 @@ class Transaction:
             parts.append("BODY=8BITMIME" if mail.body8bit else "BODY=7BIT")
         if mail.smtputf8:
             parts.append("SMTPUTF8")
+        if mail.require_tls:
+            parts.append("REQUIRETLS")  # RFC 8689 4.2
         return " ".join(parts).encode() + b"\r\n"
 
     def _rcpt_command(self, recipient: str) -> bytes:

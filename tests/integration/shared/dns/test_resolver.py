@@ -71,15 +71,48 @@ async def test_mx_hosts_come_by_preference(resolver: Resolver) -> None:
     mx = await resolver.mx("Example.COM.")
     assert mx.hosts == (MxHost(10, "a.example.com"), MxHost(10, "c.example.com"), MxHost(20, "b.example.com"))
     assert not mx.null
-    orders = {tuple(mx.in_order(random.Random(seed))) for seed in range(50)}
+    orders = {tuple(name for _, name in mx.in_order(random.Random(seed))) for seed in range(50)}
     last = "b.example.com"
     assert orders == {("a.example.com", "c.example.com", last), ("c.example.com", "a.example.com", last)}
 
 
 async def test_a_null_mx_is_told_from_none_and_from_a_stray_dot(resolver: Resolver) -> None:
-    assert await resolver.mx("nomail.example") == Mx((), null=True, authentic=False)
-    assert await resolver.mx("plain.example") == Mx((), null=False, authentic=False)
+    assert await resolver.mx("nomail.example") == Mx((), null=True, authentic=False, name="nomail.example")
+    assert await resolver.mx("plain.example") == Mx((), null=False, authentic=False, name="plain.example")
     assert (await resolver.mx("odd.example")).hosts == (MxHost(5, "a.example.com"),)
+
+
+async def test_mx_records_that_name_no_host_are_left_out(server: DnsServer, resolver: Resolver) -> None:
+    server.zone["part.example"] = {"MX": ["5 192.0.2.1.", "10 bad\\032name.example.", "20 a.example.com."]}
+    assert (await resolver.mx("part.example")).hosts == (MxHost(20, "a.example.com"),)
+    server.zone["all.example"] = {"MX": ["5 192.0.2.1."]}
+    assert await resolver.mx("all.example") == Mx((), null=False, authentic=False, name="all.example", unusable=True)
+
+
+@pytest.mark.parametrize(("chained", "first"), [(True, "c5.example"), (False, "c4.example")])
+async def test_aliases_of_a_domain_are_followed_up_to_sixteen(
+    server: DnsServer, resolver: Resolver, chained: bool, first: str
+) -> None:
+    server.chases = chained
+    server.zone |= {f"c{n}.example": {"CNAME": [f"c{n + 1}.example."]} for n in range(20)}
+    server.zone["c20.example"] = {"MX": ["10 a.example.com."]}
+    mx = await resolver.mx(first)  # dnspython reads fifteen of them in one answer
+    assert (mx.name, mx.hosts) == ("c20.example", (MxHost(10, "a.example.com"),))
+    with pytest.raises(DnsTemporary):
+        await resolver.mx("c3.example")
+
+
+@pytest.mark.parametrize("chained", [True, False])
+async def test_aliases_that_lead_back_are_temporary(server: DnsServer, resolver: Resolver, chained: bool) -> None:
+    server.chases = chained
+    server.zone |= {"x.example": {"CNAME": ["y.example."]}, "y.example": {"CNAME": ["x.example."]}}
+    with pytest.raises(DnsTemporary):
+        await resolver.mx("x.example")
+
+
+async def test_an_alias_without_mx_is_the_host_that_it_leads_to(resolver: Resolver) -> None:
+    mx = await resolver.mx("alias.example.com")
+    assert (mx.name, mx.hosts, mx.null) == ("a.example.com", (), False)
 
 
 async def test_no_more_than_a_hundred_mx_hosts_are_believed(server: DnsServer, resolver: Resolver) -> None:
