@@ -128,7 +128,6 @@ class Site:
         chosen = DEFAULTS | options
         metrics = Metrics("delivery")
         routing = Routing(seconds=0.05)
-        contexts = Contexts(verifying=trusting_context())
         lease = Lease(
             self.pool,
             NoBell(),
@@ -140,17 +139,7 @@ class Site:
         tools = Tools(
             pool=self.pool,
             ledger=Ledger(self.pool, NoBell(), lease),
-            dialer=Dialer(
-                Router(
-                    Resolver([dns] if dns else ()),
-                    Random(3),
-                    own=Own("us.test"),
-                    smtp_port=chosen["smtp_port"],
-                    allow_private=True,
-                ),
-                Ways(routing, KeyRing([SECRET]), "us.test", contexts),
-                DialSettings(Timeouts.all(chosen["timeout"])),
-            ),
+            dialer=_dialer(routing, dns, chosen),
             signers=Signers(self.pool, KeyRing([SECRET])),
             bodies=BodyBudget(1024 * 1024),
             lanes=Lanes(),
@@ -192,6 +181,21 @@ class Site:
 
     async def settled(self) -> bool:
         return await self.pool.fetchval("SELECT count(*) FROM delivery_queue") == 0
+
+
+def _dialer(routing: Routing, dns: str | None, chosen: Options) -> Dialer:
+    contexts = Contexts(verifying=trusting_context())
+    return Dialer(
+        Router(
+            Resolver([dns] if dns else ()),
+            Random(3),
+            own=Own("us.test"),
+            smtp_port=chosen["smtp_port"],
+            allow_private=True,
+        ),
+        Ways(routing, KeyRing([SECRET]), "us.test", contexts),
+        DialSettings(Timeouts.all(chosen["timeout"])),
+    )
 
 
 OpenSite = Callable[[ScriptedSmtpServer], Awaitable[Site]]
