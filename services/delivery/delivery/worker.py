@@ -8,7 +8,7 @@ from random import Random
 import structlog
 
 from delivery.pipeline import Courier, Slot
-from shared.db.engine import CONNECTION_LOST, Pool, with_fresh_plans
+from shared.db.engine import CONNECTION_LOST, Connection, Pool, with_fresh_plans
 from shared.db.queue import DELIVERIES, Claimed
 from shared.worker.lease import Lease
 from shared.worker.loop import Loop
@@ -88,27 +88,31 @@ class Worker:
         return bool(rows) or woken == _WAKES
 
     async def _claim(self, worker_id: int, free: int) -> tuple[int, list[Claimed]]:
-        async with self._courier.claiming, self._claims.acquire() as connection:
-            if self._courier.answer_lost:
-                slots = [slot.id for slot in self._serving.values()]
-                recovered = await DELIVERIES.recover(connection, worker_id, self._courier.held, slots)
-                _log.warning("claims_recovered", worker_id=worker_id, rows=recovered)
-                self._courier.answer_lost = False
-            woken = await DELIVERIES.drain(connection, limit=_WAKES)
-            # Sites that may not answer leave the most of the sessions to those that do.
-            unproven = max(1, self._settings.sessions // UNPROVEN_SHARE) - self._courier.unproven
-            try:
-                rows = await DELIVERIES.claim(
-                    connection,
-                    worker_id,
-                    sites=min(free, unproven) if unproven > 0 else free,
-                    lanes=LANES_PER_SITE,
-                    rows=ROWS_PER_LANE,
-                    proven=unproven <= 0,
-                )
-            except CONNECTION_LOST:
-                self._courier.answer_lost = True
-                raise
+        try:
+            async with self._courier.claiming, self._claims.acquire() as connection:
+                return await self._claim_on(connection, worker_id, free)
+        except CONNECTION_LOST:
+            # Also where the answer came and the connection broke as it went back to the pool: what was claimed is ours by then.
+            self._courier.answer_lost = True
+            raise
+
+    async def _claim_on(self, connection: Connection, worker_id: int, free: int) -> tuple[int, list[Claimed]]:
+        if self._courier.answer_lost:
+            slots = [slot.id for slot in self._serving.values()]
+            recovered = await DELIVERIES.recover(connection, worker_id, self._courier.held, slots)
+            _log.warning("claims_recovered", worker_id=worker_id, rows=recovered)
+            self._courier.answer_lost = False
+        woken = await DELIVERIES.drain(connection, limit=_WAKES)
+        # Sites that may not answer leave the most of the sessions to those that do.
+        unproven = max(1, self._settings.sessions // UNPROVEN_SHARE) - self._courier.unproven
+        rows = await DELIVERIES.claim(
+            connection,
+            worker_id,
+            sites=min(free, unproven) if unproven > 0 else free,
+            lanes=LANES_PER_SITE,
+            rows=ROWS_PER_LANE,
+            proven=unproven <= 0,
+        )
         return woken, rows
 
     async def _serve(self, slot: Slot, work: Coroutine[None, None, None]) -> None:

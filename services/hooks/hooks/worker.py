@@ -59,21 +59,14 @@ class Worker:
 
     async def _turn(self) -> bool:
         tools = self._tools
-        sites = min(tools.room.free, tools.room.size - len(self._serving), SITES_PER_CLAIM)
         worker_id = self._lease.worker_id
-        async with tools.ledger.claiming, self._claims.acquire() as connection:
-            if tools.ledger.answer_lost:
-                await self._recover(connection, worker_id)
-            woken = await CALLS.drain(connection, limit=_WAKES)
-            if sites <= 0 or not self._lease.may_start:
-                return woken == _WAKES
-            try:
-                rows = await with_fresh_plans(
-                    lambda: CALLS.claim(connection, worker_id, sites=sites, lanes=1, rows=tools.per_endpoint)
-                )
-            except CONNECTION_LOST:
-                tools.ledger.answer_lost = True
-                raise
+        try:
+            async with tools.ledger.claiming, self._claims.acquire() as connection:
+                woken, rows = await self._claim(connection, worker_id)
+        except CONNECTION_LOST:
+            # Also where the answer came and the connection broke as it went back to the pool: what was claimed is ours by then.
+            tools.ledger.answer_lost = True
+            raise
         by_slot: dict[int, list[Claimed]] = {}
         for row in rows:
             by_slot.setdefault(row.slot_id, []).append(row)
@@ -84,6 +77,19 @@ class Worker:
             task.add_done_callback(self._served)
         tools.metrics.slots.set(len(self._serving))
         return bool(rows) or woken == _WAKES
+
+    async def _claim(self, connection: Connection, worker_id: int) -> tuple[int, list[Claimed]]:
+        tools = self._tools
+        sites = min(tools.room.free, tools.room.size - len(self._serving), SITES_PER_CLAIM)
+        if tools.ledger.answer_lost:
+            await self._recover(connection, worker_id)
+        woken = await CALLS.drain(connection, limit=_WAKES)
+        if sites <= 0 or not self._lease.may_start:
+            return woken, []
+        rows = await with_fresh_plans(
+            lambda: CALLS.claim(connection, worker_id, sites=sites, lanes=1, rows=tools.per_endpoint)
+        )
+        return woken, rows
 
     async def _recover(self, connection: Connection, worker_id: int) -> None:
         held = {call_id for slot in self._serving.values() for call_id in slot.unstarted}
