@@ -25,6 +25,7 @@ from integration.api.submission_door import door, lines, sender, tls_files
 from integration.api.test_submission_outage import Silent
 from shared.db.demo import Demo
 from shared.db.engine import Pool, create_pool
+from shared.db.routing import Routing
 from shared.errors import DatabaseUnavailable, IdempotencyConflict
 from shared.mail.from_id import FromIds
 from shared.metrics import Metrics
@@ -252,7 +253,9 @@ async def submitter(postgres: CuttablePostgres) -> AsyncIterator[Submitter]:
     """One whose connections may be cut, and who has little patience."""
     uncertain = await create_pool(postgres.url, size=2, service="test-submitter")
     metrics = ApiMetrics(Metrics("api"))
-    rules = Rules("mail.posthouse.test", None, unverified_domains=True, limits=Limits(), from_ids=FromIds([b"k" * 16]))
+    rules = Rules(
+        "mail.posthouse.test", None, Routing(), unverified_domains=True, limits=Limits(), from_ids=FromIds([b"k" * 16])
+    )
     yield Submitter(uncertain, Writer(uncertain, Silent(), metrics, patience=0.3), rules, metrics)
     uncertain.terminate()
 

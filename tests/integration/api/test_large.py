@@ -22,6 +22,7 @@ from integration.api.test_send import stored_message
 from integration.api.test_writer import Heard
 from shared.db.demo import Demo
 from shared.db.engine import Pool
+from shared.db.routing import Routing
 from shared.mail.from_id import FromIds
 from shared.metrics import Metrics
 
@@ -43,7 +44,9 @@ class Gate:
 
 def submitter_with(pool: Pool, random: Gate) -> Submitter:
     metrics = ApiMetrics(Metrics("api"))
-    rules = Rules("mail.posthouse.test", None, unverified_domains=True, limits=Limits(), from_ids=FromIds([b"k" * 16]))
+    rules = Rules(
+        "mail.posthouse.test", None, Routing(), unverified_domains=True, limits=Limits(), from_ids=FromIds([b"k" * 16])
+    )
     return Submitter(pool, Writer(pool, Heard(), metrics), rules, metrics, random=random)
 
 

@@ -341,6 +341,6 @@ async def test_of_a_huge_upload_no_more_than_the_limit_is_held(
         tracemalloc.stop()
 
     assert answer in reply
-    # The limit, the pieces that are on their way in client and server, and what a request costs anyway.
-    assert peak - before < 4 * LIMIT
+    # The limit, the pieces that are on their way in client and server, and what a request costs anyway; the upload is 46 times the limit.
+    assert peak - before < 8 * LIMIT
     assert await pool.fetchval("SELECT count(*) FROM message") == 1

@@ -17,6 +17,7 @@ from integration.api.cut import CuttablePostgres
 from integration.api.submission_client import FROM, MAIL, Lines, plain
 from shared.db.demo import Demo
 from shared.db.engine import Pool, create_pool
+from shared.db.routing import Routing
 from shared.events import Subject
 from shared.mail.from_id import FromIds
 from shared.metrics import Metrics
@@ -42,7 +43,9 @@ async def lines(postgres: CuttablePostgres, demo: Demo) -> AsyncIterator[Lines]:
     """A client of the door over a database that can be cut off."""
     uncertain = await create_pool(postgres.url, size=2, service="test-door")
     metrics = ApiMetrics(Metrics("api"))
-    rules = Rules("mail.posthouse.test", None, unverified_domains=False, limits=Limits(), from_ids=FromIds([b"k" * 16]))
+    rules = Rules(
+        "mail.posthouse.test", None, Routing(), unverified_domains=False, limits=Limits(), from_ids=FromIds([b"k" * 16])
+    )
     authenticator = Authenticator(uncertain, KeyRing([SECRET]), metrics, seconds=30)
     logins = Logins(authenticator, FailureLimiter(), metrics, plaintext=True)
     submitter = Submitter(uncertain, Writer(uncertain, Silent(), metrics, patience=5), rules, metrics)
