@@ -25,10 +25,12 @@ class Office:
     async def started(self, *recipients: str) -> list[int]:
         ids = await self.room.accept(list(recipients))
         await DELIVERIES.drain(self.connection)
-        await DELIVERIES.claim(self.connection, self.worker_id, sites=20, lanes=5, rows=100)
+        claimed = await DELIVERIES.claim(self.connection, self.worker_id, sites=20, lanes=5, rows=100)
         await starts.start(
             self.connection, self.worker_id, [self.candidate(i, r) for i, r in zip(ids, recipients, strict=True)]
         )
+        # A site that never took a mail is met by one session: the next mail needs its place.
+        await DELIVERIES.return_slots(self.connection, self.worker_id, sorted({row.slot_id for row in claimed}))
         return ids
 
     def candidate(self, delivery_id: int, recipient: str) -> starts.Candidate:
