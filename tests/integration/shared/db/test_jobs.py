@@ -200,7 +200,7 @@ async def test_mail_that_a_rule_held_while_it_ended_is_released_by_the_sweep(
     assert [tuple(row) for row in held] == [(delivery, False), (late, False)]
 
 
-MOST_BUFFERS = 20_000
+MOST_BUFFERS = 30_000
 """For one step over 1,000 candidates, of which each is looked up in four places. A scan of 200,000 rows would be far more."""
 ROWS = 200_000
 

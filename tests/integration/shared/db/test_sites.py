@@ -18,7 +18,7 @@ BACKOFF = Backoff(timedelta(seconds=100), timedelta(seconds=350))
 async def _site(connection: Connection) -> Any:
     return await connection.fetchrow(
         """SELECT id, conn_limit, conn_most, proven, failures, pace, in_use,
-            extract(epoch FROM backoff_until - now())::float8 AS pause FROM site"""
+            CASE WHEN isfinite(backoff_until) THEN extract(epoch FROM backoff_until - now())::float8 END AS pause FROM site"""
     )
 
 
