@@ -66,7 +66,7 @@ async def test_pauses_double_up_to_the_longest_and_sessions_that_fail_together_a
     assert pauses == [100, 200, 350, 350]
     assert await sites.succeeded(connection, site["id"])
     now = await _site(connection)
-    assert (now["failures"], now["proven"], now["pause"], now["conn_limit"]) == (0, True, float("-inf"), 2)
+    assert (now["failures"], now["proven"], now["pause"], now["conn_limit"]) == (0, True, None, 2)
 
 
 async def test_nobody_is_given_a_site_that_is_left_alone_until_the_pause_is_over(connection: Connection) -> None:
